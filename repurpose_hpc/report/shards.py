@@ -8,7 +8,7 @@ within each.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,11 +126,11 @@ def between(blocks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LayerTraffic:
-    """What crosses for a mixing.
+    """What crosses for a layer: a mixing, or all parts of one that is shared out by position.
 
     Attributes:
-        name: of the mixing.
-        round: of exchanges in which it travels, from 1; 0: nothing does.
+        name: of the layer.
+        round: of exchanges in which it travels, from 1, the last one of several; 0: nothing does.
         ghosts, relays, sums: values per sample.
         dense: the same of all together with nothing pruned; None: of tokens, where workers have copies of
             neurons, a plan does not tell.
@@ -156,7 +156,7 @@ class ShardContents:
     Attributes:
         stored: the plan.
         masks: of the mixings of the original, in order.
-        layers: what crosses for each of these.
+        layers: what crosses for each of their layers.
         bytes_sent: bytes per sample in a run in float32, (P, P) int64, [p, q] from worker p to q.
         multiply_adds: of each worker for a sample, (P,) int64.
         memory: bytes of weights and biases of each worker, (P,) int64.
@@ -203,7 +203,7 @@ def read_contents(directory: Path) -> ShardContents:
         (plan.byte_traffic(graph, mixing, plan.comm_dtype) for mixing in graph.mixings),
         np.zeros((plan.workers, plan.workers), np.int64),
     )
-    layers = list(_layers(graph, plan, masks))
+    layers = _layers(graph, plan, masks)
     return ShardContents(stored, list(masks.values()), layers, bytes_sent, multiply_adds, memory)
 
 
@@ -232,7 +232,32 @@ def _links(mixing: Mixing, weights: Weights) -> Weights:
     return (weights != 0).reshape(len(weights), -1, mixing.taps).any(axis=2)
 
 
-def _layers(graph: Network, plan: Plan, masks: dict[str, Mask]) -> Iterator[LayerTraffic]:
+def _layers(graph: Network, plan: Plan, masks: dict[str, Mask]) -> list[LayerTraffic]:
+    """What crosses for each layer; tells the masks of their relays."""
+    layers: dict[str, LayerTraffic] = {}
+    for name, found in zip(masks, _mixings(graph, plan, masks), strict=True):
+        part, layer = graph.tile_parts.get(name), found.name
+        if part is not None:
+            layer = printable(part.layer)
+            found = replace(found, name=layer)
+        layers[layer] = _together(layers[layer], found) if layer in layers else found
+    return [*layers.values()]
+
+
+def _together(first: LayerTraffic, second: LayerTraffic) -> LayerTraffic:
+    """What crosses for two parts of a layer."""
+    dense = None if first.dense is None or second.dense is None else first.dense + second.dense
+    return LayerTraffic(
+        first.name,
+        max(first.round, second.round),
+        first.ghosts + second.ghosts,
+        first.relays + second.relays,
+        first.sums + second.sums,
+        dense,
+    )
+
+
+def _mixings(graph: Network, plan: Plan, masks: dict[str, Mask]) -> Iterator[LayerTraffic]:
     """What crosses for each mixing of the original; tells the masks of their relays."""
     by_name = {mixing.name: mixing for mixing in graph.mixings}
     makers = {mixing.target: mixing for mixing in graph.mixings}

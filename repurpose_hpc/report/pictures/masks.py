@@ -30,10 +30,10 @@ _INSIDE, _BETWEEN = style.BLUE, style.ORANGE
 @pictures_of(Chapter.MASKS, SHARDS)
 def masks(shards: ShardContents) -> Iterator[Picture]:
     """A picture of each layer, or of those that send most."""
-    trained = [pair for pair in zip(shards.layers, shards.masks, strict=True) if not pair[1].is_fixed]
-    chosen = sorted(trained, key=lambda pair: -pair[0].values)[:MOST_LAYERS]
-    for pair in (pair for pair in trained if pair in chosen):
-        mask = pair[1]
+    values = {layer.name: layer.values for layer in shards.layers}
+    trained = [mask for mask in shards.masks if not mask.is_fixed]
+    chosen = sorted(trained, key=lambda mask: -values[mask.name])[:MOST_LAYERS]
+    for mask in (mask for mask in trained if mask in chosen):
         yield Picture(
             name=f"mask {mask.name}",
             title=f"{mask.name}: {_finding(mask, shards.unit)}",

@@ -123,7 +123,7 @@ def layers(shards: ShardContents) -> Iterator[Picture]:
 def _sends_most(shards: ShardContents) -> str:
     total, dense = (sum(getattr(x, name) or 0 for x in shards.layers) for name in ("values", "dense"))
     most = max(shards.layers, key=lambda layer: layer.values)
-    rounds = count(len({layer.round for layer in shards.layers if layer.round}), "round")
+    rounds = count(max(layer.round for layer in shards.layers), "round")
     of_dense = f" ({percent(total / dense)} of {dense:,})" if dense else ""
     crossing = f"{total:,} values per {shards.unit}{of_dense} cross in {rounds}"
     return f"{crossing}; {most.name} sends most, {most.values:,}"

@@ -20,10 +20,13 @@ from helpers.small_plans import (
 )
 from helpers.sparse_networks import sparse_chain
 from repurpose_hpc import load_tokens, split_network
+from repurpose_hpc.model.tiles import divisions, tiled
 from repurpose_hpc.model.weights import dense
 from repurpose_hpc.plan.files.store import open_plan, read_network, write_plan
 from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.plan.relays import relay_counts
+from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.report.shards import MOST_CELLS, Mask, SortedNeurons, between, read_contents
 
 
@@ -128,3 +131,18 @@ def test_cells_hold_neurons_by_owner(m, n, workers, seed):
     mask.add(np.arange(m), np.arange(n), ~links)
     np.testing.assert_array_equal(mask.cells, mask.cells_before)
     np.testing.assert_array_equal(mask.blocks, mask.blocks_before)
+
+
+def test_parts_of_a_layer_by_position_are_one(tmp_path):
+    """Under the name of the layer; all that crosses is in one of them."""
+    network = residual_network()
+    shapes = [shape for shape in network.positions_of.values() if shape]
+    cut = tiled(network, 2, next(divisions(shapes, np.ones(3))))
+    plan = dense_plan(cut, 3, "replicated", np.ones(3))
+    write_plan(tmp_path / "shards", cut, plan, {})
+    contents = read_contents(tmp_path / "shards")
+    assert {layer.name for layer in contents.layers} >= {"c0", "c1", "c2", "last"}
+    assert not any("@" in layer.name for layer in contents.layers)
+    sent = sum(plan.values_sent(cut, mixing) for mixing in cut.mixings)
+    assert sum(layer.values for layer in contents.layers) == sent
+    assert max(layer.round for layer in contents.layers) == rounds_of(cut, plan)
