@@ -68,7 +68,8 @@ class _Tiler:
         self._names: dict[str, str] = {}  # of tensors that are not cut, in the new network
         self._workers: dict[str, int] = {}  # of tensors that one worker has
         self._made: dict[str, str] = {}  # parts of tensors, by what they are
-        self._parts: dict[str, TilePart] = {}
+        self._layer_of: dict[str, str] = {}  # mixing that is not one of the original -> what it is part of
+        self._sizes: dict[str, int] = {}  # layer -> what it counts in a dense exchange
         self._layer = ""  # that is being added
         self._first_readers = {mixing.source: mixing.name for mixing in reversed(network.mixings)}
 
@@ -97,13 +98,17 @@ class _Tiler:
             if tensor in found.space_of
             for part in found.parts(tensor)
         }
-        names = {mixing.name for mixing in found.mixings}
-        parts = {name: part for name, part in self._parts.items() if name in names}
+        made = [mixing.name for mixing in found.mixings if mixing.name in self._layer_of]
+        # The first part counts for all of a layer; some may be gone, as nothing depends on them.
+        parts = {name: TilePart(self._layer_of[name], self._size_left(name)) for name in made}
         return replace(found, ends=given.ends, tile_owners=owners, tile_parts=parts)
 
+    def _size_left(self, name: str) -> int:
+        """What a layer counts in a dense exchange, for the first of its mixings that asks."""
+        return self._sizes.pop(self._layer_of[name], 0)
+
     def _add_tiles(self, op: Operation) -> None:
-        """An operation tile by tile; the first part counts for all in a dense exchange."""
-        size = self._dense_size(op) if isinstance(op, Mixing) else 0
+        """An operation tile by tile."""
         for worker, tile, part in parts_of(op, self._network, self._tiles.computed):
             sources = tuple(
                 self._part(source, need, worker, is_read_there=isinstance(op, Mixing))
@@ -112,7 +117,7 @@ class _Tiler:
             name, target = self._named(op.name, worker), self._named(op.target, worker)
             self._add(_renamed(part.op, name, sources, target), shape_of(tile), worker)
             if isinstance(op, Mixing):
-                self._parts[name], size = TilePart(op.name, size), 0
+                self._layer_of[name], self._sizes[op.name] = op.name, self._dense_size(op)
 
     def _dense_size(self, mixing: Mixing) -> int:
         """Values of its source that count for a mixing of the original in a dense exchange."""
@@ -134,12 +139,12 @@ class _Tiler:
         index = np.arange(neurons * len(means))
         self._builder.add(Select(joined, tuple(means), f"{joined}.means", index), ())
         rows, values = np.tile(np.arange(neurons), len(means)), np.repeat(shares, neurons)
-        weights = sparse((neurons, index.size), rows, index, values.astype(self._dtype))
-        bias = np.zeros(neurons, self._dtype)
+        # In float64, as shares such as a third are not exact.
+        weights, bias = sparse((neurons, index.size), rows, index, values), np.zeros(neurons)
         self._names[op.target] = self._builder.add(
             Mixing(op.name, f"{joined}.means", op.target, weights, bias, fixed=True), ()
         )
-        self._parts[op.name] = TilePart(op.name, 0)
+        self._layer_of[op.name] = op.name
 
     def _add_whole(self, op: Operation) -> None:
         """An operation as it is."""
@@ -147,7 +152,7 @@ class _Tiler:
         positions = self._network.positions_of[op.target]
         self._names[op.target] = self._builder.add(_renamed(op, op.name, sources, op.target), positions)
         if isinstance(op, Mixing) and op.source in self._tiles:
-            self._parts[op.name] = TilePart(op.name, self._dense_size(op))
+            self._layer_of[op.name], self._sizes[op.name] = op.name, self._dense_size(op)
 
     def _whole(self, tensor: str) -> str:
         """A tensor that has owners of its neurons: one that is cut is brought together once."""
@@ -229,7 +234,7 @@ class _Tiler:
         n, shape = self._builder.neurons(tensor), self._builder.positions(tensor)
         weights, bias = _ones(n, self._dtype), np.zeros(n, self._dtype)
         move = Mixing(name, tensor, f"{name}.y", weights, bias, pointwise(shape), fixed=True)
-        self._parts[name] = TilePart(self._layer, 0)
+        self._layer_of[name] = self._layer
         return self._add(move, shape, worker)
 
     def _stitched(
