@@ -1,12 +1,14 @@
-"""The launcher of a job: how many processes it started, and a check that they form one job."""
+"""The launch of a job: how many processes the launcher started, MPI in each, whether they form one job."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.process.packages import installed
@@ -41,6 +43,26 @@ def check_launcher(environment: Mapping[str, str]) -> None:
             "expected a launcher of MPICH, whose library mpi4py loads in this environment, found one that "
             f"speaks PMIx, as Open MPI's mpirun does; {_remedy('MPICH')}"
         )
+
+
+def start_mpi() -> ModuleType:
+    """Start MPI, as importing it does, and return ``mpi4py.MPI``.
+
+    Raises:
+        UserError: there is no MPI library that mpi4py can load.
+    """
+    with warnings.catch_warnings():
+        # ``check_launch`` says it, and what to do.
+        warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:  # of mpi4py built from source, and of its wheel
+            reason = str(error).splitlines()[-1]
+            raise UserError(
+                f"expected an MPI library that mpi4py can load, found none ({reason}); load the module of "
+                "your machine's MPI, or pip install 'repurpose-hpc[mpich]'"
+            ) from None
+    return MPI
 
 
 def is_mpich_wheel() -> bool:
