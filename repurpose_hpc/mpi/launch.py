@@ -66,8 +66,8 @@ def start_mpi() -> ModuleType:
 
 
 def is_mpich_wheel() -> bool:
-    """Whether mpi4py will load the library of the ``mpich`` wheel, for which it looks first."""
-    return Path(sys.prefix, "lib", "libmpi.so.12").exists()
+    """Whether mpi4py will load the library of the ``mpich`` wheel: the first place, unless it is told one."""
+    return "MPI4PY_LIBMPI" not in os.environ and Path(sys.prefix, "lib", "libmpi.so.12").exists()
 
 
 def check_launch(
