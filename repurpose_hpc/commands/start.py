@@ -31,7 +31,7 @@ from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.fields import declarations, flag
 from repurpose_hpc.io.speech import Speech, choose
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
-from repurpose_hpc.mpi.launch import check_launch, check_launcher, launched, too_many
+from repurpose_hpc.mpi.launch import check_launch, check_launcher, launched, start_mpi, too_many
 from repurpose_hpc.mpi.limits import check_limits
 from repurpose_hpc.process.system import age
 from repurpose_hpc.process.terminal import be_patient, check_printed
@@ -138,11 +138,7 @@ def _run_alone(name: str, words: Sequence[str], threads: int) -> None:
 
 def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
     began, command = perf_counter(), COMMANDS.get(name)
-    with warnings.catch_warnings():
-        # ``check_launch`` says it, and what to do.
-        warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
-        from mpi4py import MPI
-
+    MPI = start_mpi()
     comm, library = MPI.COMM_WORLD, MPI.Get_library_version()
     with aborting(comm):
         with collectively(comm):

@@ -1,12 +1,14 @@
-"""The launcher of a job: how many processes it started, and a check that they form one job."""
+"""The launch of a job: how many processes the launcher started, MPI in each, whether they form one job."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.process.packages import installed
@@ -43,9 +45,29 @@ def check_launcher(environment: Mapping[str, str]) -> None:
         )
 
 
+def start_mpi() -> ModuleType:
+    """Start MPI, as importing it does, and return ``mpi4py.MPI``.
+
+    Raises:
+        UserError: there is no MPI library that mpi4py can load.
+    """
+    with warnings.catch_warnings():
+        # ``check_launch`` says it, and what to do.
+        warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:  # of mpi4py built from source, and of its wheel
+            reason = str(error).splitlines()[-1]
+            raise UserError(
+                f"expected an MPI library that mpi4py can load, found none ({reason}); load the module of "
+                "your machine's MPI, or pip install 'repurpose-hpc[mpich]'"
+            ) from None
+    return MPI
+
+
 def is_mpich_wheel() -> bool:
-    """Whether mpi4py will load the library of the ``mpich`` wheel, for which it looks first."""
-    return Path(sys.prefix, "lib", "libmpi.so.12").exists()
+    """Whether mpi4py will load the library of the ``mpich`` wheel: the first place, unless it is told one."""
+    return "MPI4PY_LIBMPI" not in os.environ and Path(sys.prefix, "lib", "libmpi.so.12").exists()
 
 
 def check_launch(

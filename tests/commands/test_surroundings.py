@@ -173,3 +173,18 @@ def test_a_launcher_that_speaks_pmix_is_named_before_mpi_dies(name):
     line = [sys.executable, *PACKAGE, name]
     done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=60)
     assert "speaks PMIx, as Open MPI's mpirun does; start with the mpirun of MPICH" in only_message(done)
+
+
+def test_a_library_that_is_named_may_speak_pmix(monkeypatch):
+    monkeypatch.setenv("MPI4PY_LIBMPI", "/opt/mpi/lib/libmpi.so")
+    launch.check_launcher({"PMIX_NAMESPACE": "a"})
+
+
+@pytest.mark.skipif(not launch.is_mpich_wheel(), reason="MPI4PY_LIBMPI is read by the wheels of mpi4py")
+def test_a_machine_without_mpi_is_named():
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MPI4PY_LIBMPI": "/nowhere/libmpi.so"}
+    line = [sys.executable, *PACKAGE, "doctor"]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=60)
+    message = only_message(done)
+    assert "found none (/nowhere/libmpi.so: cannot open" in message
+    assert message.endswith("or pip install 'repurpose-hpc[mpich]'")
