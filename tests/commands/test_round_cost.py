@@ -65,7 +65,7 @@ def test_the_report_and_the_printed_line_have_the_rounds(tmp_path: Path):
         )
         report = json.loads((tmp_path / "report.json").read_text())
         rounds = report["rounds"]
-        assert f", in {rounds} round{'' if rounds == 1 else 's'}, " in done.stdout
+        assert f", in {rounds} round{'' if rounds == 1 else 's'}\n" in done.stdout
         found[price] = report
     assert found["auto"]["rounds"] < found["0"]["rounds"] == 3
     assert found["0"]["round_cost"] == 0

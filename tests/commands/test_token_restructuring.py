@@ -160,8 +160,8 @@ def test_a_plan_that_the_forecast_calls_slower_is_said_to_be_so(run, model, ids,
         assert found["modelled_dense_us"] == pytest.approx(1e6 * dense)
         faster = [found[f"modelled_{name}_us"] < found["modelled_us"] for name in ("single_process", "dense")]
         assert done.stderr.count(said) == any(faster) and "behind 13 others" in done.stdout
-        assert done.stderr.count("us in one process") == faster[0]
-        assert done.stderr.count("us split as it is") == faster[1]
+        assert done.stderr.count("µs in one process") == faster[0]
+        assert done.stderr.count("µs split as it is") == faster[1]
         return faster[0]
 
     assert check(run(2, *words, "--machine", tmp_path / "slow.json"), slow)
