@@ -37,6 +37,8 @@ OVERFLOW = "error::RuntimeWarning"
 STRICT = "error,ignore:(rm_rf) error removing"
 # Processes of pytest-xdist that share the tests which need one process each.
 WORKERS = ("-n", "2", "--dist", "worksteal")
+# The same for tests of commands, which have shards and folders in common with others of their file.
+BY_FILE = ("-n", "2", "--dist", "loadfile")
 # Longer than pytest's faulthandler_timeout, which says more about a hanging test than this can.
 SILENCE_SECONDS = 240
 SUMMARY = re.compile(r"^=+ .*\bin [\d.]+s.*=+\s*$", re.M)
@@ -89,8 +91,7 @@ def stages() -> list[Stage]:
     python = environment.python(environment.VENV)
     return [
         Stage("unit tests", [*alone(python), *WORKERS, "tests/unit"]),
-        # They start processes, of which some are timed.
-        Stage("tests of commands", [*alone(python), "--ignore=tests/unit"]),
+        Stage("tests of commands", [*alone(python), *BY_FILE, "--ignore=tests/unit"]),
         # Without a launcher: one rank leaves the other processors to another.
         Stage("MPI tests, ranks: 1", [str(python), *PYTEST, *MPI_TESTS, *WORKERS, "tests/mpi"]),
         *(on_ranks(python, ranks, "MPI tests", ["tests/mpi"]) for ranks in RANKS),

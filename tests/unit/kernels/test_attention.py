@@ -102,7 +102,7 @@ def problems(draw):
 
 
 @given(problem=problems())
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_attention(problem):
     assert_close(attended(*problem), reference(*problem))
 

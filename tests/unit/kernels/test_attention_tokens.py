@@ -116,7 +116,7 @@ def check_attention(attend_tokens, queries, keys, values, past_keys, past_values
 
 
 @given(batch=batches())
-@settings(max_examples=250)
+@settings(max_examples=120)
 def test_attention_of_tokens(batch):
     check_attention(kernels.attend_tokens, *batch)
 
