@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc.commands.imported import holds_shards, import_report
-from repurpose_hpc.commands.made import made, summary
 from repurpose_hpc.commands.parser import make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
@@ -31,6 +30,7 @@ from repurpose_hpc.plan.files.store import open_plan, read_network
 from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.plan.relays import relay_counts
 from repurpose_hpc.report import text as report
+from repurpose_hpc.report.made import made, summary
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context

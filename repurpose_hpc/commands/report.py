@@ -75,7 +75,7 @@ class Arguments(Declared):
     @property
     def command_line(self) -> str:
         """The words that make the same page."""
-        from repurpose_hpc.report.provenance import command_line
+        from repurpose_hpc.report.made import command_line
 
         return command_line("report", *map(str, self.sources), "--out", str(self.out))
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from repurpose_hpc.fields import defaults, flag, shown
+from repurpose_hpc.fields import flag, shown
+from repurpose_hpc.report.made import command, command_line, option_words
 from repurpose_hpc.report.schema import REPORTS, Key, keys
 from repurpose_hpc.report.sources import SCALING, SHARDS, STUDY, TRACE, Source
 from repurpose_hpc.report.words import cell, clean
-from repurpose_hpc.restructure.options import Options
 
 # Values of a list that stand in a table, and letters of a text.
 _MOST_VALUES = 64
-# Options that are always said, and those whose values are in files.
-_ALWAYS, _IN_FILES = ("workers", "comm_budget"), {"link_costs": "FILE"}
 
 Fact = tuple[str, ...]
 """Name and value; of a report also the meaning."""
@@ -54,35 +51,14 @@ def origin_of(source: Source) -> Origin:
         provenance = clean(source.content.stored.provenance)
         return Origin(source.name, "shards", _restructure(provenance, source.name), _flat(provenance))
     makes = {STUDY: _study, SCALING: _scaling}
-    command = makes[source.kind](source) if source.origin else ""
-    return Origin(source.name, f"table of {source.kind}", command, _flat(source.origin))
-
-
-def command_line(*words: str) -> str:
-    """A command line of this package, quoted as shells want it."""
-    return shlex.join(("repurpose-hpc", *words))
+    made = makes[source.kind](source) if source.origin else ""
+    return Origin(source.name, f"table of {source.kind}", made, _flat(source.origin))
 
 
 def _restructure(provenance: Mapping[str, Any], directory: str) -> str:
     """The command that makes shards, as far as the plan knows it: it has no names of model and data."""
-    options = provenance.get("options")
-    if not isinstance(options, dict):
-        return ""
-    data = ["--calibration", "DATA"] if "calibration_sha256" in provenance else []
-    dtype = ["--dtype", str(provenance["dtype"])] if provenance.get("dtype", "float32") != "float32" else []
-    return command_line("restructure", "MODEL", *data, *_words(options), *dtype, "--out", directory)
-
-
-def _words(options: Mapping[str, Any]) -> Iterator[str]:
-    """Options of restructuring that differ from their defaults, as they are typed."""
-    standing = defaults(Options)
-    for name, value in options.items():
-        if name not in standing or value is None or (value == standing[name] and name not in _ALWAYS):
-            continue
-        if isinstance(value, bool):
-            yield flag(name)
-        elif not isinstance(value, dict):  # of a machine, which has no name there
-            yield from (flag(name), _IN_FILES.get(name) or shown(value))
+    known = isinstance(provenance.get("options"), dict)
+    return command(provenance, "--out", directory) if known else ""
 
 
 def _study(source: Source) -> str:
@@ -121,7 +97,7 @@ def _scaling(source: Source) -> str:
     return command_line(
         *("scaling", str(origin.get("kind", "strong")), *network),
         *(word for name, values in measured.items() for word in (name, shown(values))),
-        *_words(options),
+        *option_words(options),
         *(word for name, value in others.items() for word in (f"--{name}", str(value))),
         *("--out", "DIR"),
     )

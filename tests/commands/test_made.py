@@ -8,11 +8,13 @@ import pytest
 
 from helpers import small_plans
 from repurpose_hpc.commands.inspect import inspect_shards, render
-from repurpose_hpc.commands.made import command, made
 from repurpose_hpc.commands.restructure import parse
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.plan.files.store import open_plan
+from repurpose_hpc.report.made import command, made
+from repurpose_hpc.report.provenance import origin_of
 from repurpose_hpc.report.schema import InspectReport, problems
+from repurpose_hpc.report.sources import open_source
 from repurpose_hpc.restructure.job import restructure_to
 from repurpose_hpc.restructure.team import Team
 
@@ -57,4 +59,5 @@ def test_shards_tell_how_they_were_made(tmp_path):
     assert report["made"]["model_fingerprint"] == network.fingerprint()
     assert report["made"]["calibration_samples"] == 200
     words = "MODEL --calibration DATA --workers 3 --comm-budget 0.3 --seed 5"
+    assert origin_of(open_source(out)).command == f"repurpose-hpc restructure {words} --out {out}"
     assert f"made by  repurpose-hpc restructure {words}" in render(report).splitlines()

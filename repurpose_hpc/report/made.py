@@ -6,6 +6,7 @@ command line has words in their place, and fingerprints beside it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,33 +32,46 @@ def made(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def command(provenance: Mapping[str, Any]) -> str:
-    """The command line: model, data, and the options that are not as they are by default."""
+def command(provenance: Mapping[str, Any], *more: str) -> str:
+    """The command line: model, data, the options that are not as they are by default, and ``more`` words."""
     options = dict(provenance.get("options", {}))
     has_data = bool({"calibration_sha256", "texts"} & provenance.keys())
-    words = ["repurpose-hpc restructure MODEL", *["--calibration DATA"] * has_data]
-    words.append(f"--workers {options.pop('workers', 'P')}")
+    words = ["restructure", "MODEL", *["--calibration", "DATA"] * has_data]
+    words += ["--workers", str(options.pop("workers", "P"))]
     if any(options.get(name) is not None for name in _PROMISES):
         options.pop("comm_budget", None)
         if not isinstance(options.get("minimise", ""), str):
             options.pop("compute_budget", None)
-    usual = {**defaults(TokenOptions), **defaults(Options), "dtype": "float32"}
-    for name, value in {**options, "dtype": provenance.get("dtype")}.items():
-        if name in usual and value not in (None, usual[name]):
-            words.append(_words(name, value))
+    words += option_words({**options, "dtype": provenance.get("dtype")})
     if "refined" in provenance:
-        words.append(f"--finetune {provenance['refined']['epochs']}")
-    return " ".join(words)
+        words += ["--finetune", str(provenance["refined"]["epochs"])]
+    return command_line(*words, *more)
 
 
-def _words(name: str, value: Any) -> str:
+def command_line(*words: str) -> str:
+    """A command line of this package, quoted as shells want it."""
+    return shlex.join(("repurpose-hpc", *words))
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Options of restructuring that are not as they are by default, as they are typed."""
+    usual = {**defaults(TokenOptions), **defaults(Options), "dtype": "float32"}
+    return [
+        word
+        for name, value in options.items()
+        if name in usual and value not in (None, usual[name])
+        for word in _words(name, value)
+    ]
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:
     if value is True:
-        return flag(name)
+        return (flag(name),)
     if name in _FILES and not isinstance(value, str):
-        return f"{flag(name)} {_FILES[name]}"
+        return flag(name), _FILES[name]
     # Every digit counts: the command must make the same shards.
     numbers = value if isinstance(value, (list, tuple)) else [value]
-    return f"{flag(name)} {','.join(map(str, numbers))}"
+    return flag(name), ",".join(map(str, numbers))
 
 
 def summary(found: Mapping[str, Any]) -> str:
