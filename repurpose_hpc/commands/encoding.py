@@ -30,7 +30,7 @@ from repurpose_hpc.fields import (
     report_file,
     trace_file,
 )
-from repurpose_hpc.io.atomic import check_writable, followed, registered, temporary_name
+from repurpose_hpc.io.atomic import check_those_given, check_writable, followed, registered, temporary_name
 from repurpose_hpc.io.progress import Countdown, Progress
 from repurpose_hpc.model.texts import Pooling, check_texts
 from repurpose_hpc.mpi.agreement import collectively, in_unison
@@ -160,9 +160,7 @@ def run(args: TextArguments, context: RankContext) -> None:
 def _check_results(args: TextArguments) -> None:
     if args.output is not None:
         check_writable(args.output, text=False)
-    for place in (args.report, args.trace):
-        if place is not None:
-            check_writable(place)
+    check_those_given(args.report, args.trace)
 
 
 def _session(

@@ -36,7 +36,7 @@ from repurpose_hpc.fields import (
     report_file,
     trace_file,
 )
-from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.atomic import check_those_given
 from repurpose_hpc.io.speech import says_json
 from repurpose_hpc.io.token_ids import read_ids
 from repurpose_hpc.model.comm_dtype import EXACT
@@ -74,9 +74,8 @@ def run(args: Arguments, context: RankContext) -> None:
     """
     comm, began = context.comm, perf_counter()
     with collectively(comm):
-        for place in (args.report, args.trace):
-            if comm.rank == 0 and place is not None:
-                check_writable(place)
+        if comm.rank == 0:
+            check_those_given(args.report, args.trace)
         model = open_transformer(args.subject, check=comm.rank == 0, longest=args.longest)
         tokenizer = model.tokenizer() if args.prompt and comm.rank == 0 else None
         prompts = _prompts(args, tokenizer, model) if comm.rank == 0 else []

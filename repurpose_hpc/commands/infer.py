@@ -38,7 +38,7 @@ from repurpose_hpc.fields import (
     report_file,
     trace_file,
 )
-from repurpose_hpc.io.atomic import check_writable
+from repurpose_hpc.io.atomic import check_those_given, check_writable
 from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
@@ -246,9 +246,7 @@ def prepare(args: ModelArguments | ShardArguments, ranks: int) -> Prepared:
     size = group_size(ranks, args.run.groups)
     if args.output is not None:
         check_writable(args.output, text=False)
-    for place in (args.report, args.trace):
-        if place is not None:
-            check_writable(place)
+    check_those_given(args.report, args.trace)
     if isinstance(args, ShardArguments):
         return _prepare_shards(args)
     network = _fitting_model(args.model, args)

@@ -192,6 +192,13 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def check_those_given(*paths: Path | None) -> None:
+    """``check_writable`` of the files of text among ``paths`` that are wanted."""
+    for path in paths:
+        if path is not None:
+            check_writable(path)
+
+
 def check_writable(path: Path, text: bool = True) -> None:
     """Find out now, not at the end of a long run, that ``path`` cannot be written.
 
