@@ -12,7 +12,7 @@ from repurpose_hpc.errors import LacksMemory
 from repurpose_hpc.exporters.graph import Graph, Value
 from repurpose_hpc.exporters.registry import exports
 from repurpose_hpc.model.operations import Depthwise, Mixing, Pool, Shape, Window
-from repurpose_hpc.model.weights import dense
+from repurpose_hpc.model.weights import dense, linked
 
 
 @exports(Mixing)
@@ -26,7 +26,7 @@ def _mixing(op: Mixing, graph: Graph, sources: Sequence[Value], target: Shape) -
         return _whole_map(graph, graph.shaped(x, window.positions), W, op.bias, op.taps)
     if window.is_pointwise and (x.neurons_last or (graph.sequences and len(window.positions) == 1)):
         return _by_position(graph, graph.shaped(graph.laid(x, True), window.positions), W, op.bias)
-    group = _groups((W != 0).reshape(len(W), -1, op.taps).any(axis=2))
+    group = _groups(linked(W, op.taps))
     kernels = _of_groups(W.reshape(len(W), -1, *window.kernel), group)
     return _convolution(graph, x, window, kernels, op.bias, group)
 

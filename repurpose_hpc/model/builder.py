@@ -81,13 +81,12 @@ class Builder:
     ) -> str:
         """A mixing to neurons of its own; see ``Mixing``."""
         op = Mixing(name, source, f"{name}.y", weights, bias, window, fixed)
-        return self._add(op, window.out if window else (), self._bring(name, len(weights)))
+        return self.add(op, window.out if window else ())
 
     def add(self, op: Operation, positions: tuple[int, ...]) -> str:
         """Any operation as it is, whose target has maps of these positions; a mixing brings its neurons."""
-        return self._add(
-            op, positions, self._bring(op.name, len(op.weights)) if isinstance(op, Mixing) else None
-        )
+        brought = self._bring(op.name, len(op.weights)) if isinstance(op, Mixing) else None
+        return self._add(op, positions, brought)
 
     def elementwise(self, name: str, source: str, activation: Activation, target: str | None = None) -> str:
         """An activation."""

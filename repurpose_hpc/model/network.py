@@ -185,15 +185,19 @@ class Network:
         """True if the only output is a vector, so that labels may be compared with its largest value."""
         return len(self.output_tensors) == 1 and not self.positions_of[self.output_tensors[0]]
 
+    def layer_of(self, mixing: str) -> str:
+        """The layer that a mixing is part of, by name: itself, unless maps are shared out by position."""
+        part = self.tile_parts.get(mixing)
+        return mixing if part is None else part.layer
+
     @property
     def weight_count(self) -> int:
         """Number of nonzero weights of the mixings, biases not counted; parts of a layer share theirs."""
         counts: dict[str, int] = {}
         for mixing in self.mixings:
-            part = self.tile_parts.get(mixing.name)
             # What moves halos, or adds up means, has no weights of the model.
-            if part is None or not mixing.is_sparse:
-                counts.setdefault(mixing.name if part is None else part.layer, nonzeros(mixing.weights))
+            if mixing.name not in self.tile_parts or not mixing.is_sparse:
+                counts.setdefault(self.layer_of(mixing.name), nonzeros(mixing.weights))
         return sum(counts.values())
 
     def derive(self, free: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

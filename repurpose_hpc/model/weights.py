@@ -236,6 +236,16 @@ def values_of(weights: Weights) -> np.ndarray:
     return weights.values if isinstance(weights, SparseWeights) else weights
 
 
+def linked(weights: np.ndarray, taps: int) -> np.ndarray:
+    """Dependences between neurons: bool (m, n), true where any of the k weights of two is not zero.
+
+    Args:
+        weights: (m, n k).
+        taps: k.
+    """
+    return (weights != 0).reshape(len(weights), -1, taps).any(axis=2)
+
+
 def alike_together(weights: SparseWeights) -> np.ndarray:
     """The rows in an order in which those with entries in the same columns follow one another, (m,)."""
     counts, filled = weights.counts, np.flatnonzero(weights.counts)

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from repurpose_hpc.model.blocks import block_ends
 from repurpose_hpc.model.comm_dtype import BITS, EXACT, block_bytes
 from repurpose_hpc.model.network import Network, Space
 from repurpose_hpc.model.operations import Mixing
@@ -310,8 +311,7 @@ def capacities(neurons: int, part_weights: np.ndarray, imbalance: float = 0.0) -
 
 def contiguous_owners(neurons: int, part_weights: np.ndarray) -> np.ndarray:
     """Owner of each neuron when worker q holds block q: (neurons,) int32; blocks follow the weights."""
-    # Halves always round up: rounded to even, a block could exceed its worker's capacity.
-    ends = np.floor(neurons * np.cumsum(part_weights) / part_weights.sum() + (0.5 + 1e-9)).astype(np.int64)
+    ends = block_ends(neurons, part_weights)
     return np.searchsorted(ends, np.arange(neurons), side="right").astype(np.int32)
 
 

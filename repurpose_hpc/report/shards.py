@@ -15,7 +15,7 @@ import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
-from repurpose_hpc.model.weights import SparseWeights, Weights, entries, nonzeros
+from repurpose_hpc.model.weights import SparseWeights, Weights, entries, linked, nonzeros
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
 from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.plan import Plan
@@ -229,17 +229,15 @@ def _links(mixing: Mixing, weights: Weights) -> Weights:
     """Whether any of the weights of two neurons is not zero, as ``Mixing.links``."""
     if isinstance(weights, SparseWeights) or not weights.size:
         return weights
-    return (weights != 0).reshape(len(weights), -1, mixing.taps).any(axis=2)
+    return linked(weights, mixing.taps)
 
 
 def _layers(graph: Network, plan: Plan, masks: dict[str, Mask]) -> list[LayerTraffic]:
     """What crosses for each layer; tells the masks of their relays."""
     layers: dict[str, LayerTraffic] = {}
     for name, found in zip(masks, _mixings(graph, plan, masks), strict=True):
-        part, layer = graph.tile_parts.get(name), found.name
-        if part is not None:
-            layer = printable(part.layer)
-            found = replace(found, name=layer)
+        layer = printable(graph.layer_of(name))
+        found = replace(found, name=layer)
         layers[layer] = _together(layers[layer], found) if layer in layers else found
     return [*layers.values()]
 

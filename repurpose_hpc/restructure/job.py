@@ -315,7 +315,7 @@ def _shared_by_position(job: _RestructureJob, origin: Mapping[str, Any]) -> _Res
 
     def trial(candidate: Network, rest: Samples, held_out: Samples, log: Log) -> float:
         trying = replace(job, network=candidate)
-        cut = _cut(trying, rest, options, lambda line: None, None)
+        cut = _cut(trying, rest, options, silent, None)
         return _compared(trying, cut, held_out).output_error
 
     sharing = sharing_for(network, job.samples, options, trial, job.log)
@@ -432,8 +432,7 @@ def _layers(network: Network) -> list[list[Mixing]]:
     """The mixings of every layer: one, or all parts of one that is shared out by position."""
     layers: dict[str, list[Mixing]] = {}
     for mixing in network.mixings:
-        part = network.tile_parts.get(mixing.name)
-        layers.setdefault(mixing.name if part is None else part.layer, []).append(mixing)
+        layers.setdefault(network.layer_of(mixing.name), []).append(mixing)
     return [*layers.values()]
 
 
@@ -446,12 +445,10 @@ def _layer_report(
 ) -> dict[str, Any]:
     """One layer in the report: what brings maps to its last mixing counts as its own."""
     last, plan = mixings[-1], cut.plan
-    part = network.tile_parts.get(last.name)
-    relays = cut.relays(last.name)
-    is_tiled = part is not None and part.layer != last.name
+    layer, relays = network.layer_of(last.name), cut.relays(last.name)
     return {
-        "name": last.name if part is None else part.layer,
-        "form": POSITION if is_tiled else RELAY if relays else plan.mixings[last.name].form,
+        "name": layer,
+        "form": POSITION if layer != last.name else RELAY if relays else plan.mixings[last.name].form,
         "inputs": last.weights.shape[1],
         "outputs": last.weights.shape[0],
         "values_sent": sum(plan.values_sent(network, mixing) for mixing in mixings) + relays,

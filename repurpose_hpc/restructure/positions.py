@@ -151,7 +151,7 @@ def candidates(network: Network, options: Options) -> list[int]:
     Behind a pool maps are smaller, and behind a residual block only one is to be brought together.
     """
     most = tileable(network)
-    division = cheapest(network, options, most).division
+    division = _division(network, options, most)
     if division is None:
         return [0]
     sent = []
@@ -166,20 +166,24 @@ def candidates(network: Network, options: Options) -> list[int]:
 
 def cheapest(network: Network, options: Options, layers: int) -> Sharing:
     """The layers with the cuts that send least, halos of the first computed where that costs little."""
-    shares = constraints_of(options).part_weights
-    shapes = [shape for shape in network.positions_of.values() if shape]
-    if not layers or not shapes:
+    division = _division(network, options, layers)
+    if division is None:
         return Sharing(0, None)
-
-    def values(division: Division) -> int:
-        return halo_values(network, tiles_of(network, layers, division))
-
-    found = [division for division in divisions(shapes, shares) if tiles_of(network, layers, division).own]
-    if not found:
-        return Sharing(0, None)
-    division = min(found, key=values)
     repeated = _repeated(network, layers, division) if options.input_placement == REPLICATED else 0
     return Sharing(layers, division, repeated)
+
+
+def _division(network: Network, options: Options, layers: int) -> Division | None:
+    """The cuts that send least; None: nothing is cut."""
+    shapes = [shape for shape in network.positions_of.values() if shape]
+    if not layers or not shapes:
+        return None
+    sent = {}
+    for division in divisions(shapes, constraints_of(options).part_weights):
+        tiles = tiles_of(network, layers, division)
+        if tiles.own:
+            sent[division] = halo_values(network, tiles)
+    return min(sent, key=lambda division: sent[division], default=None)
 
 
 def _repeated(network: Network, layers: int, division: Division) -> int:

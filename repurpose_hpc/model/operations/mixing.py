@@ -12,7 +12,7 @@ import numpy as np
 from repurpose_hpc.model.operations.operation import Cost, OneSource, Rows, Shape, dtype_faults, operation
 from repurpose_hpc.model.operations.patches import as_columns, from_map, patches, spread
 from repurpose_hpc.model.operations.window import Window
-from repurpose_hpc.model.weights import SparseWeights, Weights
+from repurpose_hpc.model.weights import SparseWeights, Weights, linked
 
 # Of patches that are multiplied at a time.
 TILE_BYTES = 1 << 23
@@ -73,7 +73,7 @@ class Mixing(OneSource):
         Raises:
             TypeError: they are sparse.
         """
-        return (self.W != 0).reshape(len(self.W), -1, self.taps).any(axis=2)
+        return linked(self.W, self.taps)
 
     @property
     def pattern(self) -> Weights:

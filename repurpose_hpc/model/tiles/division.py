@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from repurpose_hpc.model.blocks import block_ends
 from repurpose_hpc.model.tiles.rectangles import Rectangle, area
 
 # The largest part of a cut, relative to that of an even one.
@@ -98,9 +99,8 @@ def _candidates(sizes: set[int], shares: np.ndarray) -> list[dict[int, Cut]]:
 
 
 def _even(size: int, shares: np.ndarray) -> Cut:
-    """The cut by shares, all ends rounded alike."""
-    ends = np.floor(size * np.cumsum(shares) / shares.sum() + (0.5 + 1e-9)).astype(int)
-    return (0, *ends[:-1].tolist(), size)
+    """The cut by shares."""
+    return (0, *block_ends(size, shares).tolist())
 
 
 def _followed(smaller: Cut, even: Cut) -> Cut:

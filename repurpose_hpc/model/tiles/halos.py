@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple, TypeGuard
 
 from repurpose_hpc.model.network import Network
@@ -66,11 +67,12 @@ def tiles_of(network: Network, layers: int, division: Division, repeated: int = 
     """
     trained = [mixing.name for mixing in network.mixings if not mixing.fixed]
     own = _own_tiles(network, {*trained[layers:]}, division)
-    computed = {tensor: [*rectangles] for tensor, rectangles in own.items()}
     # Nothing that a repeated tensor is made of is sent: they are a beginning of the network.
-    later, names = {*trained[repeated:]}, [op.name for op in network.operations]
-    end = next((names.index(name) for name in names if name in later), len(names))
-    first = {op.target for op in network.operations[:end]} & own.keys()
+    beginning = takewhile(lambda op: op.name not in {*trained[repeated:]}, network.operations)
+    first = {op.target for op in beginning} & own.keys()
+    if not first:
+        return Tiles(own, own)
+    computed = {tensor: [*rectangles] for tensor, rectangles in own.items()}
     for op in reversed(network.operations):
         for worker, _, part in parts_of(op, network, computed) if op.target in own else ():
             for source, need in zip(op.sources, part.needs, strict=True):
