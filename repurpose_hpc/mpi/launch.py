@@ -49,17 +49,17 @@ def start_mpi() -> ModuleType:
     """Start MPI, as importing it does, and return ``mpi4py.MPI``.
 
     Raises:
-        UserError: there is no MPI library that mpi4py can load.
+        UserError: there is no mpi4py, or no MPI library that it can load.
     """
     with warnings.catch_warnings():
         # ``check_launch`` says it, and what to do.
         warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
         try:
             from mpi4py import MPI
-        except (ImportError, RuntimeError) as error:  # of mpi4py built from source, and of its wheel
-            reason = str(error).splitlines()[-1]
+        except (ImportError, RuntimeError) as error:  # no mpi4py, one built from source, its wheel
+            found = f"{type(error).__name__}: {str(error).splitlines()[-1]}"
             raise UserError(
-                f"expected an MPI library that mpi4py can load, found none ({reason}); load the module of "
+                f"expected mpi4py and an MPI library that it can load, found {found}; load the module of "
                 "your machine's MPI, or pip install 'repurpose-hpc[mpich]'"
             ) from None
     return MPI
