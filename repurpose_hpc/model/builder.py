@@ -24,6 +24,7 @@ from repurpose_hpc.model.operations import (
     Combine,
     Depthwise,
     Elementwise,
+    Membrane,
     Mixing,
     Operation,
     Pool,
@@ -133,6 +134,10 @@ class Builder:
         """An attention; ties the neurons of a head."""
         op = replace(op, sources=tuple(map(self._own_neurons, op.sources)))
         return self._add(op, self._positions[op.sources[0]])
+
+    def membrane(self, op: Membrane) -> str:
+        """Neurons that integrate and fire, step by step; the steps are the first axis of its maps."""
+        return self._add(op, self._positions[op.source])
 
     def position_table(self, name: str, source: str, table: np.ndarray) -> str:
         """A term for each neuron and position; see ``PositionTable``."""

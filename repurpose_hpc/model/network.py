@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -179,6 +180,15 @@ class Network:
         """``given``, and the dtype of these values where the network computes in ``dtype``."""
         back = self.ends.back
         return self.given, dtype if back is None else packed_dtype(back.outputs)
+
+    @cached_property
+    def binary_tensors(self) -> frozenset[str]:
+        """Tensors whose values are 0 or 1 for any input, such as spikes."""
+        known: set[str] = set()
+        for op in self.operations:
+            if op.is_binary(*(source in known for source in op.sources)):
+                known.add(op.target)
+        return frozenset(known)
 
     @property
     def has_classes(self) -> bool:

@@ -150,8 +150,10 @@ class CutContext:
         links, values = self.constraints.link_costs, self.network.values(mixing.source)
         source_owner = self.network.gather(dict(owners), mixing.source)
         room = self.room(mixing) / mixing.taps
-        # What every worker has needs no sums; sums are held by others, whose memory is limited.
+        # What every worker has needs no sums; sums are held by others, whose memory is limited; values of one
+        # bit are sent for less than any of their sums.
         all_travel = bool((source_owner != EVERYBODY).all() and np.isinf(room).all())
+        all_travel &= mixing.source not in self.network.binary_tensors
         return MixingProblem(
             moments=moments,
             metric=self.statistics.metrics[mixing.name],

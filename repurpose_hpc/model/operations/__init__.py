@@ -12,6 +12,7 @@ from repurpose_hpc.model.operations.attention import UNLIMITED, Attention
 from repurpose_hpc.model.operations.combine import COMBINATIONS, Combine
 from repurpose_hpc.model.operations.depthwise import Depthwise
 from repurpose_hpc.model.operations.elementwise import Elementwise
+from repurpose_hpc.model.operations.membrane import PER_NEURON, RESETS, Membrane
 from repurpose_hpc.model.operations.mixing import Mixing
 from repurpose_hpc.model.operations.operation import OPERATIONS, Cost, OneSource, Operation, Rows, Shape
 from repurpose_hpc.model.operations.pool import POOLS, Pool
@@ -24,7 +25,9 @@ from repurpose_hpc.model.operations.window import Window, pointwise, whole_map
 __all__ = [
     "COMBINATIONS",
     "OPERATIONS",
+    "PER_NEURON",
     "POOLS",
+    "RESETS",
     "UNLIMITED",
     "Affine",
     "Attention",
@@ -32,6 +35,7 @@ __all__ = [
     "Cost",
     "Depthwise",
     "Elementwise",
+    "Membrane",
     "Mixing",
     "OneSource",
     "Operation",

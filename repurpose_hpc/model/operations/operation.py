@@ -139,6 +139,14 @@ class Operation(ABC):
             sources: the neurons of each source as numbers, (n,); equal numbers have one owner.
         """
 
+    def is_binary(self, *sources: bool) -> bool:
+        """Whether all values of the target are 0 or 1, for any input of the network.
+
+        Args:
+            sources: whether those of each source are.
+        """
+        return False
+
     def ties(self, *sources: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of neurons, (n,) and (n,), that must have one owner; arguments as for ``neurons``."""
         return []

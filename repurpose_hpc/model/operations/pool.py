@@ -75,6 +75,10 @@ class Pool(OneSource):
             np.minimum(largest, tap, out=largest, where=view.reshape(y.shape) == y)
         return largest
 
+    def is_binary(self, *sources: bool) -> bool:
+        """Those are of which the largest is taken, but for windows in the padding alone."""
+        return self.kind == "max" and all(sources) and bool((self.window.indices() >= 0).any(axis=1).all())
+
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """Upper bound of the norm; of an average √ of the largest sum of a row times that of a column."""
         if self.kind == "max":

@@ -41,6 +41,10 @@ class Rearrange(OneSource):
         moved = add_up(as_map(g).take(targets, axis=2), self.index[targets], as_map(x).shape[2], axis=2)
         return [moved.reshape(x.shape)]
 
+    def is_binary(self, *sources: bool) -> bool:
+        """Values that are moved, and what stands between them."""
+        return all(sources) and self.fill in (0, 1)
+
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """√ of the largest number of times that a position is taken."""
         return [math.sqrt(np.bincount(self.index[self.index >= 0], minlength=1).max())]

@@ -60,6 +60,10 @@ class Select(Operation):
         order = np.argsort(given, kind="stable")
         return replace(self, index=order[np.searchsorted(given, needed, sorter=order)])
 
+    def is_binary(self, *sources: bool) -> bool:
+        """Values that are chosen."""
+        return all(sources)
+
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """√ of the largest number of times that a neuron is taken."""
         return [math.sqrt(np.bincount(self.index[self.index >= 0], minlength=1).max())] * len(sources)

@@ -40,6 +40,10 @@ class Stitch(Operation):
         parts = np.split(add_up(as_map(g), self.index, ends[-1], axis=2), ends[:-1], axis=2)
         return [part.reshape(x.shape) for part, x in zip(parts, sources, strict=True)]
 
+    def is_binary(self, *sources: bool) -> bool:
+        """Values that are put together."""
+        return all(sources)
+
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """√ of the largest number of times that a position is taken."""
         ends = np.cumsum([source.values for source in sources])
