@@ -10,12 +10,13 @@ from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .arguments import INDEX_DTYPE, AttentionRule, Epilogue, Types, Window2D
+from .arguments import INDEX_DTYPE, AttentionRule, Epilogue, MembraneRule, Types, Window2D
 from .llvm.sparse_rows import ALIKE_ROWS
 from .llvm.vectors import CACHE_LINE
 from .maps.activations import ACTIVATION_CODES, activate
 from .maps.convolution import channels_are_faster, convolution_rows
 from .maps.elementwise import COMBINATION_CODES
+from .maps.membrane import RESET_CODES
 from .products.crossover import csr_is_faster
 from .products.dense import aligned, dense_scratch, pack_panels, panel_rows, slabs_size, tiles_size
 from .registry import REGISTRY
@@ -33,8 +34,10 @@ __all__ = [
     "CACHE_LINE",
     "COMBINATION_CODES",
     "INDEX_DTYPE",
+    "RESET_CODES",
     "AttentionRule",
     "Epilogue",
+    "MembraneRule",
     "Recording",
     "Types",
     "Window2D",

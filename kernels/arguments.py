@@ -52,6 +52,22 @@ class AttentionRule(NamedTuple):
     past: int = 0
 
 
+class MembraneRule(NamedTuple):
+    """What neurons that integrate and fire have in common.
+
+    Attributes:
+        steps: that maps consist of.
+        reset: what a spike does to the potential, one of ``RESET_CODES``.
+        is_delayed: 1: it does so in the next step, after the decay.
+        fires: 1: spikes are wanted; 0: the potential.
+    """
+
+    steps: int
+    reset: int
+    is_delayed: int
+    fires: int
+
+
 class Types(NamedTuple):
     """Types of numbers in a run.
 
@@ -236,9 +252,10 @@ INTEGER, FLOAT, PAIR = Value(0), Value(0.0), Value((0, 0))
 EPILOGUE = Value(Epilogue(0, 0.0, 0.0))
 WINDOW = Value(Window2D(*[(0, 0)] * 4))
 ATTENTION = Value(AttentionRule(0.0, 0.0, 0, 0))
+MEMBRANE = Value(MembraneRule(0, 0, 0, 0))
 # Named in the loop that replays.
 TUPLES: dict[str, Callable] = {
-    tuple_type.__name__: tuple_type for tuple_type in (AttentionRule, Epilogue, Window2D)
+    tuple_type.__name__: tuple_type for tuple_type in (AttentionRule, Epilogue, MembraneRule, Window2D)
 }
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from repurpose_hpc.exporters import nodes_local, nodes_tokens, nodes_windows  # noqa: F401, they fill EXPORTS
+from repurpose_hpc.exporters import (  # noqa: F401, they fill EXPORTS
+    nodes_local,
+    nodes_steps,
+    nodes_tokens,
+    nodes_windows,
+)
 from repurpose_hpc.exporters.ends import add_back, add_front, settled, take_outputs
 from repurpose_hpc.exporters.graph import Graph, Names
 from repurpose_hpc.exporters.registry import add_operation

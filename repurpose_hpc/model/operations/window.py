@@ -49,6 +49,12 @@ class Window:
         return self.kernel == self.positions and math.prod(self.out) == 1 and is_close and not any(self.pads)
 
     @property
+    def is_frame_by_frame(self) -> bool:
+        """True if the first axis, such as that of steps, is of maps of which each is seen by itself."""
+        first = (self.kernel[0], self.strides[0], self.pads[0], self.out[0])
+        return first == (1, 1, 0, self.positions[0])
+
+    @property
     def is_convolution(self) -> bool:
         """True if a position sees a part of the map that is more than itself."""
         return not (self.is_pointwise or self.is_whole_map)
@@ -92,6 +98,8 @@ class Window:
             yield f"expected a window with {axes} entries for everything, found {self}"
         elif min(self.positions + sum(sizes, ()), default=1) < 1 or min(self.pads, default=0) < 0:
             yield f"expected a window of sizes of 1 or more and pads of 0 or more, found {self}"
+        elif axes > 2 and not (self.is_whole_map or axes == 3 and self.is_frame_by_frame):
+            yield f"expected a window over two axes, or over those behind the first of three, found {self}"
         # A map may be seen in another shape; one of a single position is a vector.
         if math.prod(self.positions) != source.values:
             yield f"has a window over maps of {self.positions} and reads maps of {source.positions}"

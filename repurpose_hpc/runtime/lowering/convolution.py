@@ -105,7 +105,7 @@ class Patches:
         finishing = (COMPUTE, finish, (start, product, out, epilogue))
         if window.is_pointwise:
             return [(COMPUTE, np.matmul, (self.weights, as_rows(X), product)), finishing]
-        width, rows = maps[1], X.shape[1] * maps[0]
+        width, rows = maps[1], x.shape[1] * maps[0]
         most = min(rows, max(1, TILE_BYTES // max(1, depth * width * X.itemsize)))
         tile = np.empty(depth * most * width, X.dtype)
         calls: list[Call] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -12,7 +13,9 @@ import numpy as np
 from repurpose_hpc.kernels import (
     COMBINATION_CODES,
     INDEX_DTYPE,
+    RESET_CODES,
     AttentionRule,
+    MembraneRule,
     Window2D,
     activate_in_place,
     add_positions,
@@ -23,6 +26,7 @@ from repurpose_hpc.kernels import (
     combine,
     copy_runs,
     depthwise,
+    integrate_and_fire,
     max_pool,
     pack,
     take_positions,
@@ -30,11 +34,13 @@ from repurpose_hpc.kernels import (
 )
 from repurpose_hpc.model.network import Space
 from repurpose_hpc.model.operations import (
+    PER_NEURON,
     Affine,
     Attention,
     Combine,
     Depthwise,
     Elementwise,
+    Membrane,
     Mixing,
     Operation,
     Pool,
@@ -261,6 +267,17 @@ def _attention_of_tokens(
     return make
 
 
+@lowers(Membrane)
+def _membrane(op: Membrane, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
+    rule = MembraneRule(op.steps, RESET_CODES[op.reset], int(op.is_delayed), int(op.fires))
+
+    def make(x: np.ndarray, out: np.ndarray) -> list:
+        numbers = (getattr(op, name).astype(x.dtype) for name in PER_NEURON)
+        return [(integrate_and_fire, (x, *numbers, rule, out))]
+
+    return make
+
+
 @lowers(Rotary)
 def _rotary(op: Rotary, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     @cache  # one for all batch sizes
@@ -317,8 +334,11 @@ ENDING: tuple[type[Operation], ...] = (Mixing, *_WITH_EPILOGUE)
 
 
 def as_maps(x: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
-    """(rows, batch, values) as (rows, batch, H, W); H is 1 where maps have one axis."""
-    return x.reshape(*x.shape[:2], *two(positions))
+    """(rows, batch, values) as (rows, batch, H, W); H is 1 where maps have one axis.
+
+    Where they have three, the maps along the first are as many samples.
+    """
+    return x.reshape(len(x), x.shape[1] * math.prod(positions[:-2]), *two(positions))
 
 
 class Places(NamedTuple):
@@ -341,13 +361,13 @@ def as_heads(x: np.ndarray, heads: int) -> np.ndarray:
 
 
 def on_two_axes(window: Window) -> Window2D:
-    """The window as the kernels take it."""
+    """The window as the kernels take it, over the last two axes."""
     return Window2D(two(window.kernel), two(window.strides), two(window.dilations), two(window.pads, 0))
 
 
 def two(sizes: tuple[int, ...], missing: int = 1) -> tuple[int, int]:
-    """Sizes along two axes of a map that may have fewer."""
-    first, second = (missing,) * (2 - len(sizes)) + sizes
+    """Sizes along the last two axes of a map, which may have fewer."""
+    first, second = (missing,) * (2 - len(sizes)) + sizes[-2:]
     return first, second
 
 

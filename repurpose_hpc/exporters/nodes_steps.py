@@ -1,0 +1,48 @@
+"""Neurons with a state as nodes: those of one step after those of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repurpose_hpc.exporters.graph import Graph, Value
+from repurpose_hpc.exporters.registry import exports
+from repurpose_hpc.model.operations import PER_NEURON, Membrane, Shape
+
+
+@exports(Membrane)
+def _membrane(op: Membrane, graph: Graph, sources: Sequence[Value], target: Shape) -> Value:
+    (x,) = sources
+    # Maps of one step, the steps on an axis of their own.
+    by_step = graph.shaped(x, (op.steps, x.shape.values // op.steps))
+    axis = 1 if by_step.neurons_last else 2
+    numbers = {name: graph.by_neuron(name, getattr(op, name)[:, None], by_step) for name in PER_NEURON}
+    course: list[str] = []
+    current = potential = spike = ""
+    for step in range(op.steps):
+        bounds = (graph.integers([each]) for each in (step, step + 1, axis))
+        read = graph.add("Slice", by_step.name, *bounds)
+        current = _leaked(graph, current, numbers["synapse"], read) if op.synapse.any() else read
+        if spike and not op.is_delayed:
+            potential = _after(op, graph, potential, spike, numbers["reset_value"])
+        if potential:
+            potential = graph.add("Mul", potential, numbers["decay"])
+        if spike and op.is_delayed:
+            potential = _after(op, graph, potential, spike, numbers["reset_value"])
+        added = graph.add("Mul", current, numbers["resistance"])
+        potential = graph.add("Add", potential, added) if potential else added
+        if op.fires or op.reset != "none":
+            fired = graph.add("Greater", potential, numbers["threshold"])
+            spike = fired if op.reset != "none" else ""
+        course.append(graph.cast(fired) if op.fires else potential)
+    return by_step._replace(name=graph.add("Concat", *course, axis=axis))
+
+
+def _leaked(graph: Graph, kept: str, factor: str, added: str) -> str:
+    """factor · kept + added, of nothing kept what is added."""
+    return graph.add("Add", graph.add("Mul", kept, factor), added) if kept else added
+
+
+def _after(op: Membrane, graph: Graph, potential: str, spike: str, value: str) -> str:
+    """The potential with what spikes do to it."""
+    reset = value if op.reset == "set" else graph.add("Sub", potential, value)
+    return graph.add("Where", spike, reset, potential)
