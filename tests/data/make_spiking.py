@@ -3,10 +3,10 @@
     pip install nir==1.0.8 nirtorch==2.6 snntorch==1.0.0 norse==1.1.0 sinabs==3.1.3 spikingjelly==2.0.0
     python tests/data/make_spiking.py
 
-(norse, sinabs and nirtorch contradict each other about versions: ``--no-deps``, and what they miss by hand.)
-For each network NAME.nir is what the exporter of the program writes.  NAME.npz has ``x``, the trains that the
-layers of the program were given, (samples, steps, ...), and what came out of each layer of neurons in float64,
-by the name of its node: spikes as bits along the last axis, ``packed.NODE`` and ``shape.NODE``, or potentials.
+norse, sinabs and nirtorch contradict each other about versions: ``--no-deps``, and what they miss by hand.
+For each network NAME.nir is what the exporter of the program writes.  NAME.npz has ``x``, the trains that its
+layers were given, (samples, steps, ...), and what came out of each layer of neurons in float64, by the
+name of its node: spikes as bits, ``packed.NODE`` and ``shape.NODE``, or potentials.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def snntorch_synaptic() -> tuple:
         alpha, beta = _uneven(0.3, 0.8, neurons), _uneven(0.6, 0.9, neurons)
         return snn.Synaptic(alpha, beta, _uneven(0.8, 1.5, neurons), _fires, init_hidden=True)
 
-    return _snntorch(nn.Sequential(nn.Linear(12, 24), synaptic(24), nn.Linear(24, 5), synaptic(5)), _trains(12))
+    return _snntorch(
+        nn.Sequential(nn.Linear(12, 24), synaptic(24), nn.Linear(24, 5), synaptic(5)), _trains(12)
+    )
 
 
 def snntorch_convolution() -> tuple:
@@ -161,7 +163,9 @@ def norse() -> tuple:
             v_reset=torch.zeros(8),
         )
     )
-    layers = norse.SequentialState(nn.Linear(12, 24), box(24), nn.Linear(24, 8), cell, nn.Linear(8, 4), box(4))
+    layers = norse.SequentialState(
+        nn.Linear(12, 24), box(24), nn.Linear(24, 8), cell, nn.Linear(8, 4), box(4)
+    )
     layers, x = layers.double(), _trains(12)
     state, recorded = None, {name: [] for name in "135"}
     with torch.no_grad():

@@ -96,7 +96,9 @@ def _refuse_options(path: Path, spiking: SpikingOptions | None) -> None:
     for name, default in defaults(SpikingOptions).items():
         if getattr(given, name) != default:
             value = getattr(given, name)
-            raise FieldError(name, f"expected none for {path}, as it is of {NIR} files, got {value}; leave it out")
+            raise FieldError(
+                name, f"expected none for {path}, as it is of {NIR} files, got {value}; leave it out"
+            )
 
 
 def load_tokens(path: str | Path, longest: int | None = None, check: bool = True) -> Network:

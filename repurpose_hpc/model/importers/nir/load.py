@@ -12,6 +12,7 @@ from repurpose_hpc.model.importers.nir.graph import INPUT, OUTPUT, Graph, flat_g
 from repurpose_hpc.model.importers.nir.nodes import DENSE, FLATTEN, flat_shape, read_node
 from repurpose_hpc.model.importers.nir.options import Rules, SpikingOptions
 from repurpose_hpc.model.importers.nir.parameters import Parameters
+from repurpose_hpc.model.importers.nir.recurrent import read_cycle, summed
 from repurpose_hpc.model.importers.spiking.readout import TRAINS, read_out
 from repurpose_hpc.model.importers.spiking.trains import Train, Trains
 from repurpose_hpc.model.network import Network
@@ -52,8 +53,9 @@ class _Reader:
         for group in self._graph.groups():
             name = group[0]
             if len(group) > 1 or name in self._graph.sources[name]:
-                raise self._cycle(group)
-            if name != start and self._is_reached(name):
+                neurons, spikes = read_cycle(self._trains, self._graph, group, self._made, self._rules)
+                self._made[neurons] = spikes
+            elif name != start and self._is_reached(name):
                 self._made[name] = self._node(name)
         if end not in self._made:
             raise UserError(f"{self._graph.path}: expected a way from {start} to {end}, found none; {REMEDY}")
@@ -65,32 +67,12 @@ class _Reader:
         return any(source in self._made for source in self._graph.sources[name])
 
     def _node(self, name: str) -> Train:
-        return read_node(self._trains, self._parameters(name), self._source(name), self._rules)
+        node = self._parameters(name)
+        sources = [self._made[source] for source in self._graph.sources[name] if source in self._made]
+        return read_node(self._trains, node, summed(self._trains, node, sources), self._rules)
 
     def _parameters(self, name: str) -> Parameters:
         return Parameters(self._graph.path, name, self._graph.nodes[name])
-
-    def _source(self, name: str) -> Train:
-        """What a node reads: the sum of its sources."""
-        sources = [self._made[source] for source in self._graph.sources[name] if source in self._made]
-        shapes = {source.shape for source in sources}
-        if len(shapes) > 1:
-            raise self._parameters(name).fault(
-                f"expected sources of one shape, which are added, found {', '.join(map(str, sorted(shapes)))}"
-            )
-        return self._trains.add(name, sources)
-
-    def _cycle(self, group: tuple[str, ...]) -> UserError:
-        source, target = next(
-            (source, name)
-            for name in sorted(group)
-            for source in self._graph.sources[name]
-            if source in group
-        )
-        return UserError(
-            f"{self._graph.path}: expected edges that lead forward, found one from {source} to {target}, which "
-            "lead back to what it comes from; a network without recurrent edges can be read"
-        )
 
     def _input_shape(self, start: str) -> tuple[int, ...]:
         """The shape of a step of the input: that of the file, flat where it is only read so."""

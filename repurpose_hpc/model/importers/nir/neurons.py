@@ -94,7 +94,9 @@ def below(threshold: np.ndarray) -> np.ndarray:
 def _time(node: Parameters, key: str, rules: Rules, shape: tuple[int, ...]) -> np.ndarray:
     tau = node.per_neuron(key, shape)
     if tau.min() <= 0:
-        raise node.fault(f"expected a time constant {key} above 0 {rules.unit}, found {tau.min():g} {rules.unit}")
+        raise node.fault(
+            f"expected a time constant {key} above 0 {rules.unit}, found {tau.min():g} {rules.unit}"
+        )
     return tau
 
 

@@ -43,13 +43,13 @@ def read_node(trains: Trains, node: Parameters, source: Train, rules: Rules) -> 
             f"expected one of the types {', '.join(sorted(READERS))}", "replace it, and export again"
         )
     if source.is_flat and kind not in TAKES_FLAT:
-        source = trains.flatten(f"{node.name}.flat", source)
+        source = trains.flatten(f"{node.layer}.flat", source)
     return READERS[kind](trains, node, source, rules)
 
 
 @reads(*NEURONS)
 def _neurons(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Train:
-    return trains.neurons(node.name, source, dynamics_of(node, rules, source.shape))
+    return trains.neurons(node.layer, source, dynamics_of(node, rules, source.shape))
 
 
 @reads("Identity", "Output")
@@ -63,11 +63,11 @@ def _dense(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Tra
     is_flat = source.is_flat or sum(size > 1 for size in source.shape) <= 1
     if W.shape[1] != source.size or not is_flat:
         raise node.fault(
-            f"expected weights (outputs, {source.size}) for values of shape {source.shape}, flat, found shape "
-            f"{W.shape}",
+            f"expected weights (outputs, {source.size}) for values of shape {source.shape}, flat, found "
+            f"shape {W.shape}",
             "put Flatten before it, or mend the weights",
         )
-    return trains.dense(node.name, source, W, node.bias(W))
+    return trains.dense(node.layer, source, W, node.bias(W))
 
 
 @reads("Scale")
@@ -78,12 +78,12 @@ def _scale(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Tra
     elif scale.shape not in (source.shape, (*source.shape[:1], *(1,) * (len(source.shape) - 1))):
         raise node.fault(f"expected a scale for values of shape {source.shape}, found shape {scale.shape}")
     scale = scale.reshape(len(scale), -1)
-    return trains.affine(node.name, source, scale, np.zeros_like(scale))
+    return trains.affine(node.layer, source, scale, np.zeros_like(scale))
 
 
 @reads("Threshold")
 def _threshold(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Train:
-    return trains.step_function(node.name, source, node.per_neuron("threshold", source.shape))
+    return trains.step_function(node.layer, source, node.per_neuron("threshold", source.shape))
 
 
 @reads("Delay")
@@ -94,11 +94,11 @@ def _delay(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Tra
     if delays.min() < 0 or is_off.any():
         wrong = delays[is_off][0] if is_off.any() else delays.min()
         raise node.fault(
-            f"expected a delay of a whole number of steps of {rules.time_step:g} {rules.unit}, found {wrong:g} "
-            f"{rules.unit}",
+            f"expected a delay of a whole number of steps of {rules.time_step:g} {rules.unit}, found "
+            f"{wrong:g} {rules.unit}",
             "give the --time-step that it was made for",
         )
-    return trains.delay(node.name, source, np.minimum(steps, trains.steps).astype(np.int64))
+    return trains.delay(node.layer, source, np.minimum(steps, trains.steps).astype(np.int64))
 
 
 @reads("Conv1d", "Conv2d")
@@ -108,15 +108,15 @@ def _convolution(trains: Trains, node: Parameters, source: Train, rules: Rules) 
     (groups,) = node.whole("groups", 1, least=1, default=1)
     if len(source.shape) != axes + 1 or W.shape[1] * groups != source.neurons or len(W) % groups:
         raise node.fault(
-            f"expected weights (outputs, inputs / {groups}, {'kernel' if axes == 1 else 'kernel, kernel'}) for "
-            f"values of shape {source.shape} in {groups} groups, found shape {W.shape}"
+            f"expected weights (outputs, inputs / {groups}, {', '.join(['kernel'] * axes)}) for values of "
+            f"shape {source.shape} in {groups} groups, found shape {W.shape}"
         )
     _check_input_shape(node, source)
     kernel = W.shape[2:]
     strides, dilations = (node.whole(key, axes, 1, 1) for key in ("stride", "dilation"))
     pads, behind = _pads(node, kernel, strides, dilations)
     frames = _checked(node, Frames(trains.steps, source.frame, kernel, strides, dilations, pads, behind))
-    return trains.convolution(node.name, source, W, node.bias(W), frames, groups)
+    return trains.convolution(node.layer, source, W, node.bias(W), frames, groups)
 
 
 def _check_input_shape(node: Parameters, source: Train) -> None:
@@ -161,8 +161,8 @@ def _pool(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Trai
     if any(pad >= entries for pad, entries in zip(pads, kernel, strict=True)):
         raise node.fault(f"expected a padding below the kernel, {kernel}, found {pads}")
     if node.node.kind == "SumPool2d":
-        return trains.sum_pool(node.name, source, frames)
-    return trains.pool(node.name, source, "average", frames, count_padding=any(pads))
+        return trains.sum_pool(node.layer, source, frames)
+    return trains.pool(node.layer, source, "average", frames, count_padding=any(pads))
 
 
 @reads(FLATTEN)
@@ -181,7 +181,9 @@ def flat_shape(node: Parameters, shape: tuple[int, ...]) -> tuple[int, ...]:
     """
     if len(shape) == 1:
         return shape
-    first, last = (_axis(node, key, default, len(shape)) for key, default in (("start_dim", 1), ("end_dim", -1)))
+    first, last = (
+        _axis(node, key, default, len(shape)) for key, default in (("start_dim", 1), ("end_dim", -1))
+    )
     flat = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
     if first > last or len(flat) > 1 and first == 0 < last:
         raise node.fault(

@@ -26,8 +26,8 @@ class SpikingOptions(Declared):
         kind=choice(*CONVENTIONS, example="snntorch"),
         default_text="required for .nir files",
         help="of a .nir file: the program that wrote it, or nir for Euler steps of NIR's equations",
-        more="of a `.nir` file: the program that wrote it, which says what time constants mean, how a step is "
-        "computed and what a spike does ([the table](docs/spiking.md#what-a-step-computes)); `nir`: Euler "
+        more="of a `.nir` file: the program that wrote it, which says what time constants mean, how a step "
+        "is computed and what a spike does ([the table](docs/spiking.md#what-a-step-computes)); `nir`: Euler "
         "steps of NIR's equations",
     )
     time_step: float | None = option(
@@ -42,7 +42,8 @@ class SpikingOptions(Declared):
         None,
         kind=choice(*RESETS),
         default_text="that of the convention",
-        help="of a .nir file: a spike subtracts the threshold, sets the potential to v_reset, or does nothing",
+        help="of a .nir file: a spike subtracts the threshold, sets the potential to v_reset, or does "
+        "nothing to it",
     )
     reset_delay: bool | None = option(
         None,

@@ -24,11 +24,18 @@ class Parameters:
         path: of the file.
         name: of the node.
         node: as it is stored.
+        ending: of the names of what is made of it, where that is several times.
     """
 
     path: Path
     name: str
     node: StoredNode
+    ending: str = ""
+
+    @property
+    def layer(self) -> str:
+        """Name of what is made of the node."""
+        return f"{self.name}{self.ending}"
 
     def fault(self, text: str, remedy: str = REMEDY) -> UserError:
         """The error that says what is wrong with the node."""
@@ -51,7 +58,8 @@ class Parameters:
             raise self.fault(f"expected numbers {key}, found {found}")
         if value.dtype.kind in "iub":
             value = value.astype(np.float64)
-        return as_weights(value, f"{self.path}: node {self.name} ({self.node.kind}): {key}").reshape(value.shape)
+        array = as_weights(value, f"{self.path}: node {self.name} ({self.node.kind}): {key}")
+        return array if value.ndim else array.reshape(())  # the same array for all that share it
 
     def weights(self, axes: int) -> np.ndarray:
         """Parameter ``weight``, with so many axes of 1 or more."""
@@ -91,19 +99,21 @@ class Parameters:
             )
         if by_neuron.shape == (shape[0], 1):
             return by_neuron[:, 0]
-        raise self.fault(f"expected {key} for values of shape {shape}, or one for all, found shape {value.shape}")
+        raise self.fault(
+            f"expected {key} for values of shape {shape}, or one for all, found shape {value.shape}"
+        )
 
     def whole(self, key: str, axes: int, least: int, default: int | None = None) -> tuple[int, ...]:
         """Whole numbers, one for each axis; one stands for all."""
         if not self.has(key) and default is not None:
             return (default,) * axes
         value = self.numbers(key).ravel()
-        if value.size not in (1, axes) or (value != np.rint(value)).any() or not (
-            least <= value.min() <= value.max() <= _LARGEST
+        if (
+            value.size not in (1, axes)
+            or (value != np.rint(value)).any()
+            or not (least <= value.min() <= value.max() <= _LARGEST)
         ):
-            raise self.fault(
-                f"expected {axes} whole numbers {key} of {least} or more, found {_shown(value)}"
-            )
+            raise self.fault(f"expected {axes} whole numbers {key} of {least} or more, found {_shown(value)}")
         entries = tuple(map(int, value.tolist()))
         return entries * axes if len(entries) == 1 else entries
 

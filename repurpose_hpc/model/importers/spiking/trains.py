@@ -73,11 +73,16 @@ class Trains:
 
     Args:
         steps: of a sample.
+        builder: of the network; None: a new one.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.builder = steps, Builder()
+    def __init__(self, steps: int, builder: Builder | None = None) -> None:
+        self.steps, self.builder = steps, builder or Builder()
         self._inputs: list[str] = []
+
+    def single_step(self) -> Trains:
+        """Layers of the same network, on single steps."""
+        return Trains(1, self.builder)
 
     def input(self, name: str, shape: tuple[int, ...]) -> Train:
         """The input of a network, neurons on the axis behind the steps."""
@@ -140,9 +145,9 @@ class Trains:
             return Train(source.tensor, (size,))
         if size * size > _MOST_MOVED:
             raise UserError(
-                f"{name}: expected a dense layer behind values of shape {source.shape} that are flattened: as "
-                f"neurons by themselves they take {size * size} fixed weights, more than {_MOST_MOVED}; write "
-                "what reads them for maps of this shape"
+                f"{name}: expected a dense layer behind values of shape {source.shape} that are flattened: "
+                f"as neurons by themselves they take {size * size} fixed weights, more than {_MOST_MOVED}; "
+                "write what reads them for maps of this shape"
             )
         eye, zeros = np.eye(size, dtype=np.float32), np.zeros(size, np.float32)
         return self._dense(name, source, eye, zeros, fixed=True)
