@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from repurpose_hpc.errors import UserError
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.load import load_model, load_tokens
+    from repurpose_hpc.model.importers.nir.options import SpikingOptions
+    from repurpose_hpc.model.importers.snntorch.load import from_snntorch
     from repurpose_hpc.model.importers.torch import from_torch
     from repurpose_hpc.plan.files.store import open_plan
     from repurpose_hpc.restructure.exact import split_network
@@ -33,8 +35,10 @@ __all__ = [
     "Restructured",
     "Samples",
     "Session",
+    "SpikingOptions",
     "TokenSession",
     "UserError",
+    "from_snntorch",
     "from_torch",
     "load_model",
     "load_tokens",
@@ -47,7 +51,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "load_model": "model.importers.load",
     "load_tokens": "model.importers.load",
+    "from_snntorch": "model.importers.snntorch.load",
     "from_torch": "model.importers.torch",
+    "SpikingOptions": "model.importers.nir.options",
     "Samples": "io.samples",
     "Options": "restructure.options",
     "restructure_network": "restructure.job",
