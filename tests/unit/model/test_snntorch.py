@@ -57,7 +57,7 @@ def _convolutions():
 
 
 MODULES = {
-    "subtract": lambda: _dense(_leaky(24), _leaky(5, output=True)),
+    "subtract": lambda: _dense(_leaky(24), _leaky(5, threshold=0.4, output=True)),
     "zero": lambda: _dense(_leaky(reset_mechanism="zero"), _leaky(reset_mechanism="none")),
     "zero at once": lambda: _dense(_leaky(24, **_zero()), _synaptic(0.5, 0.8, **_zero())),
     "synaptic": lambda: _dense(_synaptic(0.5, torch.rand(24)), _synaptic(torch.rand(5), 1.2, threshold=0.7)),
@@ -97,7 +97,7 @@ def test_spikes_are_those_of_the_module(name):
     module, shape = MODULES[name](), SHAPES.get(name, (12,))
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            layer.weight.data.mul_(2)  # so that enough neurons fire
+            layer.weight.data.mul_(3)  # so that enough neurons fire
     if name == "along one axis":
         module[1].beta = module[1].beta[:, None]
     example = torch.zeros(1, *shape) if len(shape) > 1 else None

@@ -82,6 +82,8 @@ class _Reader:
             shape = node.whole("shape", node.numbers("shape").size, 1)
         else:
             shape = next((those for reader in readers if (those := _expected_shape(reader))), ())
+        if len(shape) > 3 and shape[0] == 1:
+            shape = shape[1:]  # of an exporter that was given a sample with an axis of samples
         if not 1 <= len(shape) <= 3:
             raise node.fault(
                 "expected a shape (features,), (channels, length) or (channels, height, width), found "

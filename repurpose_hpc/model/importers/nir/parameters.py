@@ -87,6 +87,8 @@ class Parameters:
         value = self.numbers(key).astype(np.float64)
         if value.size == 1:
             return np.full(shape[0], value.item())
+        if value.ndim > len(shape) and len(value) == 1:
+            value = value[0]  # of an exporter that was given a sample with an axis of samples
         by_neuron = value.reshape(len(value), -1)
         positions = math.prod(shape[1:])
         if value.size == shape[0] * positions and value.shape[0] == shape[0]:
