@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.model.importers.load import load_model, load_tokens
     from repurpose_hpc.model.importers.torch import from_torch
     from repurpose_hpc.plan.files.store import open_plan
+    from repurpose_hpc.plan.operators import exchange_operator
     from repurpose_hpc.restructure.exact import split_network
     from repurpose_hpc.restructure.job import Restructured, restructure_network
     from repurpose_hpc.restructure.options import Options
@@ -35,6 +36,7 @@ __all__ = [
     "Session",
     "TokenSession",
     "UserError",
+    "exchange_operator",
     "from_torch",
     "load_model",
     "load_tokens",
@@ -56,6 +58,7 @@ _HOMES = {
     "Session": "runtime.session",
     "TokenSession": "runtime.tokens",
     "open_plan": "plan.files.store",
+    "exchange_operator": "plan.operators",
     "UserError": "errors",
 }
 

@@ -103,7 +103,11 @@ def main() -> None:
     nir.write(options.out / "model.nir", export_to_nir(network, x[:1], ignore_dims=[0]))
     test = as_tensors(*read_split(options.data, "t10k"))
     calibration = held_in[:CALIBRATION_SAMPLES]
-    parts = {"calibration": (x[calibration], y[calibration]), "training": (x[held_in], y[held_in]), "test": test}
+    parts = {
+        "calibration": (x[calibration], y[calibration]),
+        "training": (x[held_in], y[held_in]),
+        "test": test,
+    }
     for name, (samples, classes) in parts.items():
         np.savez_compressed(options.out / f"{name}.npz", x=samples.numpy(), y=classes.numpy())
 
