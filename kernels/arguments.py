@@ -117,8 +117,9 @@ FIXED: dict[str, np.dtype] = {
     "integer": np.dtype(np.int64),
     "single": np.dtype(np.float32),
     "double": np.dtype(np.float64),
+    "byte": np.dtype(np.int8),
 }
-INDEX, INTEGERS, SINGLE, DOUBLE = FIXED
+INDEX, INTEGERS, SINGLE, DOUBLE, BYTE = FIXED
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from repurpose_hpc.model.importers.snntorch.load import from_snntorch
     from repurpose_hpc.model.importers.torch import from_torch
     from repurpose_hpc.plan.files.store import open_plan
+    from repurpose_hpc.plan.operators import exchange_operator
     from repurpose_hpc.restructure.exact import split_network
     from repurpose_hpc.restructure.job import Restructured, restructure_network
     from repurpose_hpc.restructure.options import Options
@@ -38,6 +39,7 @@ __all__ = [
     "SpikingOptions",
     "TokenSession",
     "UserError",
+    "exchange_operator",
     "from_snntorch",
     "from_torch",
     "load_model",
@@ -62,6 +64,7 @@ _HOMES = {
     "Session": "runtime.session",
     "TokenSession": "runtime.tokens",
     "open_plan": "plan.files.store",
+    "exchange_operator": "plan.operators",
     "UserError": "errors",
 }
 

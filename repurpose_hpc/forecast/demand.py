@@ -177,7 +177,7 @@ def plan_demand(
             _PairValues(
                 plan.ghost_traffic(network, mixing),
                 plan.ghost_bytes(network, mixing, comm_dtype),
-                code_dtype(comm_dtype, _EXACT),
+                code_dtype(network.comm_dtype(mixing.source, comm_dtype), _EXACT),
             ),
             _exact(plan.sum_traffic(network, mixing)),
         )

@@ -230,6 +230,7 @@ def _mixing_demand(
     )
     sums = _spread(sparsity.sums, columns > 0)
     kind, positions = product_shape(network, mixing)
+    comm_dtype = network.comm_dtype(mixing.source, comm_dtype)
     return MixingDemand(
         kind=kind,
         positions=positions,

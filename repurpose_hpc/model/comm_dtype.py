@@ -12,6 +12,8 @@ the other formats they are cast to float32 and rounded to nearest, ties to even:
 NaN arrives as NaN in every format: in int8 it has the code -128, in int4 -8.
 
 In int8 and int4, the *scaled* formats, some neurons may be *outliers*: these arrive as in float16.
+
+Values that are 0 or 1 for any input, such as spikes, travel as a *bit*, whatever the format of others.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import numpy as np
 # The format in which values arrive as they are.
 EXACT = "float32"
 BFLOAT16, FLOAT16, INT8, INT4 = "bfloat16", "float16", "int8", "int4"
+# That of values that are 0 or 1; nobody chooses it.
+BIT = "bit"
 
 LARGEST_CODE = 127
 # The largest codes of the scaled formats.  That of NaN is one beyond the least.
@@ -53,12 +57,12 @@ def steps_of(scale: np.ndarray, comm_dtype: str) -> np.ndarray:
 def block_bytes(neurons: np.ndarray, outliers: np.ndarray, comm_dtype: str) -> np.ndarray:
     """Bytes of messages for each sample, and for each value of a neuron.
 
-    Two neurons of a message in int4 share a byte.
+    Two neurons of a message in int4 share a byte, and eight in BIT.
 
     Args:
         neurons: of each message, integers of any shape.
         outliers: those among them; they only matter in scaled formats.
-        comm_dtype: one of ``COMM_DTYPES``; EXACT is float32.
+        comm_dtype: one of ``COMM_DTYPES``, or BIT; EXACT is float32.
     """
     wide = outliers if comm_dtype in SCALED else 0 * outliers
     bits = (neurons - wide) * BITS[comm_dtype] + wide * BITS[FLOAT16]
@@ -75,7 +79,7 @@ def encode(values: np.ndarray, comm_dtype: str, scale: np.ndarray | None = None)
 
     Returns:
         codes of the same shape: uint16 (the upper half of a float32), int16 (the bits of a float16) or int8,
-        also of int4; for EXACT the values.
+        also of int4 and BIT; for EXACT the values.
     """
     return _FORMATS[comm_dtype].encode(values, scale)
 
@@ -149,6 +153,14 @@ def _steps(scale: np.ndarray | None, dimensions: int, comm_dtype: str) -> np.nda
     return steps.reshape(-1, *(1,) * (dimensions - 1))
 
 
+def _encode_bits(values: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    return (values != 0).astype(np.int8)
+
+
+def _decode_bits(codes: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    return codes.astype(np.float32)
+
+
 def _scaled(comm_dtype: str) -> _Format:
     """The declaration of a scaled format; its codes are bytes until they are packed into a message."""
     return _Format(
@@ -184,8 +196,10 @@ _FORMATS = {
     FLOAT16: _Format(np.dtype(np.int16), 2.0**-10, _encode_float16, _decode_float16, 16),
     INT8: _scaled(INT8),
     INT4: _scaled(INT4),
+    BIT: _Format(np.dtype(np.int8), 0.0, _encode_bits, _decode_bits, 1),
 }
-COMM_DTYPES = tuple(_FORMATS)
+# Those that can be chosen.
+COMM_DTYPES = tuple(name for name in _FORMATS if name != BIT)
 # The formats of codes that are multiples of a scale of each neuron.
 SCALED = tuple(LARGEST_CODES)
 # The formats in which a program keeps weights in memory.

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.model.comm_dtype import BIT
 from repurpose_hpc.model.ends import Ends, packed_dtype
 from repurpose_hpc.model.operations import Mixing, Operation, Shape, pointwise
 from repurpose_hpc.model.precision import precision
@@ -189,6 +190,10 @@ class Network:
             if op.is_binary(*(source in known for source in op.sources)):
                 known.add(op.target)
         return frozenset(known)
+
+    def comm_dtype(self, tensor: str, comm_dtype: str) -> str:
+        """The format in which neurons of ``tensor`` travel where others do in ``comm_dtype``."""
+        return BIT if tensor in self.binary_tensors else comm_dtype
 
     @property
     def has_classes(self) -> bool:

@@ -121,6 +121,7 @@ class Plan:
     def ghost_bytes(self, network: Network, mixing: Mixing, comm_dtype: str) -> np.ndarray:
         """Bytes per sample of ``ghost_traffic`` in ``comm_dtype``, EXACT being float32: (P, P) int64."""
         ghosts, wide = self._ghost_counts(network, mixing), self.outliers.get(mixing.source)
+        comm_dtype = network.comm_dtype(mixing.source, comm_dtype)
         outliers = np.zeros_like(ghosts) if wide is None else self._ghost_counts(network, mixing, wide)
         return network.values(mixing.source) * block_bytes(ghosts, outliers, comm_dtype).T
 
@@ -198,13 +199,15 @@ class Plan:
         return network.with_mixings(mixings)
 
     def arriving(self, network: Network, mixing: Mixing, pairs: Pairs | None = None) -> np.ndarray:
-        """The pairs whose source neuron arrives as a ghost, in ``comm_dtype``: bool.
+        """The pairs whose source neuron arrives as a ghost, rounded to ``comm_dtype``: bool.
 
         So that all copies of common neurons are the same, the owner takes what it sends as it arrives.
         """
         source, target = self.ends(network, mixing)
         pairs = pairs or all_pairs(source, target)
         is_owned = source[pairs.columns] != EVERYBODY
+        if mixing.source in network.binary_tensors:  # they arrive as they are
+            return np.zeros_like(is_owned)
         return fetched(self.mixings[mixing.name], source, target, pairs) & is_owned
 
     def arriving_weights(self, network: Network, mixing: Mixing) -> Weights:

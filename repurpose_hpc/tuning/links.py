@@ -57,7 +57,13 @@ class GhostLink(Link):
     """
 
     def __init__(
-        self, blocks: Sequence[Block], tensor: str, space: str, positions: int, resources: Resources
+        self,
+        blocks: Sequence[Block],
+        tensor: str,
+        space: str,
+        positions: int,
+        comm_dtype: str,
+        resources: Resources,
     ) -> None:
         """Allocates memory; nothing is sent.
 
@@ -65,12 +71,13 @@ class GhostLink(Link):
             blocks: of the first mixing that reads the tensor, one for each hosted worker.
             tensor, space: names of the tensor and of its space.
             positions: values of a neuron.
+            comm_dtype: the format in which they travel.
             resources: of the rank.
         """
         super().__init__(tensor, space, positions, resources)
         lists = [block.ghosts for block in blocks]
-        comm_dtype = CommDtype(resources.formats.comm_dtype, blocks)
-        self.there = GhostTransfer(lists, self.values, space, resources, comm_dtype)
+        there = CommDtype(comm_dtype, blocks)
+        self.there = GhostTransfer(lists, self.values, space, resources, there)
         self.back = SumTransfer([part.transposed for part in lists], self.adjoints, space, resources)
 
 

@@ -243,7 +243,9 @@ class Passes:
                 "of samples can be tuned"
             )
         if mixing.source not in self._ghosts:
-            ghosts = GhostLink(blocks, mixing.source, *self._end(mixing.source), resources)
+            comm_dtype = self._graph.comm_dtype(mixing.source, resources.formats.comm_dtype)
+            end = self._end(mixing.source)
+            ghosts = GhostLink(blocks, mixing.source, *end, comm_dtype, resources)
             self._ghosts[mixing.source] = ghosts
         sums = SumLink(blocks, mixing.target, *self._end(mixing.target), resources)
         return TunedMixing(mixing, blocks, self._ghosts[mixing.source], sums, self._hosting)

@@ -11,22 +11,14 @@ from helpers.small_graphs import (
     convolutional_network,
     normalised_network,
     residual_network,
+    spiking_network,
     square_window,
     transformer,
 )
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Membrane, Operation, Stitch, pointwise
+from repurpose_hpc.model.operations import Operation, Stitch, pointwise
 
 SIZE = (4, 3)
-
-
-def membrane(rng: np.random.Generator, name: str, source: str, steps: int, **others: object) -> Membrane:
-    """A membrane of three neurons with random synapses, decays and thresholds."""
-    synapse, decay = rng.uniform(0, 0.9, (2, 3))
-    resistance, threshold, reset_value = rng.uniform(0.2, 0.8, (3, 3))
-    numbers = (synapse, decay, resistance, threshold, reset_value)
-    return Membrane(name, source, f"{name}.y", steps, *numbers, **others)
-
 
 # By the name of the operation: adds one to a builder, behind a tensor of 3 neurons with maps of SIZE.
 EXAMPLES = {
@@ -44,7 +36,7 @@ EXAMPLES = {
         ),
         (4,),
     ),
-    "Membrane": lambda d, x: d.builder.membrane(membrane(d.rng, "op", x, 4, fires=False, reset="none")),
+    "Membrane": lambda d, x: d.membrane("op", x, 4, fires=False, reset="none"),
     "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),
     "Rotary": lambda d, x: d.builder.rotary("op", x, 1, np.array([0.7]), factor=1.5),
     "Attention": lambda d, x: d.attention("op", x, heads=4, groups=2, after=2, softcap=3.0),
@@ -80,5 +72,6 @@ NETWORKS = {
     "normalised": normalised_network,
     "transformer": transformer,
     "two heads": two_heads,
+    "spiking": spiking_network,
     **{name: lambda name=name: example(name)[0] for name in EXAMPLES},
 }

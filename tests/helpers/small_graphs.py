@@ -5,7 +5,7 @@ import numpy as np
 from repurpose_hpc.model.activations import RELU, Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Attention, Window, pointwise, whole_map
+from repurpose_hpc.model.operations import Attention, Membrane, Window, pointwise, whole_map
 
 TANH = Activation("tanh")
 
@@ -39,6 +39,11 @@ class Draw:
         weights, bias = self.weights(self.builder.neurons(source), window.taps)
         return self.builder.depthwise(name, source, weights, bias, window)
 
+    def membrane(self, name: str, source: str, steps: int, **others: object) -> str:
+        """Neurons that integrate and fire."""
+        neurons = self.builder.neurons(source)
+        return self.builder.membrane(membrane(self.rng, name, source, steps, neurons, **others))
+
     def attention(
         self, name: str, source: str, heads: int, groups: int, sizes: tuple[int, int] = (2, 3), **options
     ) -> str:
@@ -49,6 +54,16 @@ class Draw:
         masks = options.pop("masks", ())
         op = Attention(name, (*sources, *masks), f"{name}.y", heads, groups, d**-0.5, **options)
         return self.builder.attention(op)
+
+
+def membrane(
+    rng: np.random.Generator, name: str, source: str, steps: int, neurons: int = 3, **others: object
+) -> Membrane:
+    """A membrane with random synapses, decays and thresholds."""
+    synapse, decay = rng.uniform(0, 0.9, (2, neurons))
+    resistance, threshold, reset_value = rng.uniform(0.2, 0.8, (3, neurons))
+    numbers = (synapse, decay, resistance, threshold, reset_value)
+    return Membrane(name, source, f"{name}.y", steps, *numbers, **others)
 
 
 def residual_network(
@@ -204,6 +219,39 @@ def _norm(builder: Builder, name: str, tensor: str) -> str:
         centred,
         builder.elementwise(f"{name}.root", variance, Activation("power", 0.5)),
         "divide",
+    )
+
+
+def spiking_network(seed: int = 0, steps: int = 4) -> Network:
+    """Spikes of a convolution of every step, pooled; of layers on whole maps; and a mean potential."""
+    draw, size = Draw(seed), (4, 3)
+    builder = draw.builder
+    x = builder.input("input", 2, (steps, *size))
+    of_step = square_window(size, pad=1)
+    tensor = draw.mixing("convolution", x, 9, by_step(of_step, steps))
+    tensor = draw.membrane("first", tensor, steps, is_delayed=True)
+    halves = Window(size, (2, 1), (2, 1), (1, 1), (0, 0), (2, 3))
+    tensor = builder.pool("pool", tensor, "max", by_step(halves, steps))
+    tensor = draw.mixing("flat", tensor, 13, by_step(whole_map((2, 3)), steps))
+    tensor = draw.membrane("second", tensor, steps, reset="set")
+    tensor = draw.mixing("dense", tensor, 11, pointwise((steps, 1, 1)))
+    tensor = draw.membrane("third", tensor, steps)
+    tensor = draw.mixing("last", tensor, 5, pointwise((steps, 1, 1)))
+    tensor = draw.membrane("read-out", tensor, steps, fires=False, reset="none")
+    mean = builder.pool("mean", tensor, "average", whole_map((steps, 1, 1)))
+    return builder.build((mean,), ("identity",), axes={x: 1})
+
+
+def by_step(window: Window, steps: int) -> Window:
+    """A window that sees the map of every step by itself."""
+    one, zero = (1,), (0,)
+    return Window(
+        (steps, *window.positions),
+        one + window.kernel,
+        one + window.strides,
+        one + window.dilations,
+        zero + window.pads,
+        (steps, *window.out),
     )
 
 

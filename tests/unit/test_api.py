@@ -9,7 +9,15 @@ from helpers import ROOT
 
 NAMES = {
     *("Options", "Restructured", "Samples", "Session", "TokenSession", "UserError"),
-    *("from_torch", "load_model", "load_tokens", "open_plan", "restructure_network", "split_network"),
+    *(
+        "from_torch",
+        "load_model",
+        "load_tokens",
+        "open_plan",
+        "restructure_network",
+        "split_network",
+        "exchange_operator",
+    ),
 }
 # All that a notebook does, then what it must not have done.
 ALONE = """

@@ -108,16 +108,19 @@ class Window:
 
 
 def pointwise(positions: tuple[int, ...]) -> Window | None:
-    """The window of a mixing that sees one position at a time; None for vectors.
-
-    Kernels know two axes; where each position is by itself, more of them are one.
-    """
-    positions = positions if len(positions) <= 2 else (math.prod(positions),)
+    """The window of a mixing that sees one position at a time; None for vectors."""
+    positions = _two_axes(positions)
     ones, zeros = (1,) * len(positions), (0,) * len(positions)
     return Window(positions, ones, ones, ones, zeros, positions) if positions else None
 
 
 def whole_map(positions: tuple[int, ...]) -> Window:
     """The window of a layer that sees a whole map at once, as a dense layer after Flatten does."""
+    positions = _two_axes(positions)
     ones, zeros = (1,) * len(positions), (0,) * len(positions)
     return Window(positions, positions, ones, ones, zeros, ones)
+
+
+def _two_axes(positions: tuple[int, ...]) -> tuple[int, ...]:
+    """The positions of a map as kernels know them: where all are alike, more than two axes are one."""
+    return positions if len(positions) <= 2 else (math.prod(positions),)

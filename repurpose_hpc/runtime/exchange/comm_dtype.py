@@ -2,7 +2,8 @@
 
 In a scaled format (see ``model.comm_dtype``) a message is rows of bytes, one byte for each sample and value.
 The block for a rank begins with its outliers, two rows for each; the others follow in their order: in int8 a
-row for each, in int4 one for two of them, so that the last may be half empty.
+row for each, in int4 one for two of them, so that the last may be half empty.  Of bits eight neurons share
+such a row.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.kernels import INDEX_DTYPE
-from repurpose_hpc.model.comm_dtype import BITS, EXACT, FLOAT16, SCALED, code_dtype, steps_of
+from repurpose_hpc.model.comm_dtype import BIT, BITS, EXACT, FLOAT16, SCALED, code_dtype, steps_of
 from repurpose_hpc.plan.shard import Block
 
 
@@ -23,8 +24,9 @@ class Layout(NamedTuple):
     Attributes:
         rows: of each rank's block, (R,) int64.
         places, halves: where each neuron begins, and what it takes, in halves of rows of bytes, (count,) of
-            ``INDEX_DTYPE``; empty in formats that are not scaled, where each neuron is a row.
-        steps: of each neuron, (count,) float32; likewise.
+            ``INDEX_DTYPE``; of bits its place in bits of such rows, and no halves; else empty, where each
+            neuron is a row.
+        steps: of each neuron, (count,) float32, in scaled formats; else empty.
     """
 
     rows: np.ndarray
@@ -43,6 +45,7 @@ class CommDtype:
 
     def __init__(self, name: str, blocks: Sequence[Block]) -> None:
         self.name, self.is_exact, self.is_scaled = name, name == EXACT, name in SCALED
+        self._is_bits = name == BIT
         self._outliers = blocks[0].outliers if blocks else None
         neurons, scales = [], []
         for block in blocks if self.is_scaled else ():
@@ -60,6 +63,8 @@ class CommDtype:
 
     def layout(self, neurons: np.ndarray, counts: np.ndarray) -> Layout:
         """The messages of ``neurons``, of which each rank's are ``counts``, (R,), one after the other."""
+        if self._is_bits:
+            return _bit_layout(counts)
         if not self.is_scaled:
             nothing = np.empty(0, INDEX_DTYPE)
             return Layout(counts, nothing, nothing, np.empty(0, np.float32))
@@ -73,6 +78,15 @@ class CommDtype:
         places[order] = np.cumsum(halves[order]) - halves[order]
         places += padding[rank]
         return Layout(rows, places.astype(INDEX_DTYPE), halves.astype(INDEX_DTYPE), self._step[neurons])
+
+
+def _bit_layout(counts: np.ndarray) -> Layout:
+    """``CommDtype.layout`` of bits: eight neurons of a rank share a row of bytes."""
+    rows = -(-counts // 8)
+    padding = np.cumsum(8 * rows - counts) - (8 * rows - counts)
+    places = np.arange(counts.sum()) + np.repeat(padding, counts)
+    nothing = np.empty(0, INDEX_DTYPE)
+    return Layout(rows, places.astype(INDEX_DTYPE), nothing, np.empty(0, np.float32))
 
 
 EXACT_DTYPE = CommDtype(EXACT, ())

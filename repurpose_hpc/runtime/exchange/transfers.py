@@ -18,9 +18,11 @@ from repurpose_hpc.kernels import (
     INDEX_DTYPE,
     clear,
     pack,
+    pack_bits,
     pack_bytes,
     pack_codes,
     unpack_add,
+    unpack_bits,
     unpack_bytes,
     unpack_codes,
 )
@@ -212,6 +214,8 @@ def encoding(X: np.ndarray, rows: np.ndarray, layout: Layout, codes: np.ndarray)
     """The call that makes codes of some rows of X."""
     if layout.steps.size:
         return PACK, pack_bytes, (X, rows, layout.steps, layout.places, layout.halves, codes)
+    if layout.places.size:
+        return PACK, pack_bits, (X, rows, layout.places, codes)
     return PACK, pack_codes, (X, rows, codes)
 
 
@@ -219,6 +223,8 @@ def decoding(codes: np.ndarray, layout: Layout, values: np.ndarray) -> Call:
     """The call that makes numbers of codes."""
     if layout.steps.size:
         return PACK, unpack_bytes, (codes, layout.steps, layout.places, layout.halves, values)
+    if layout.places.size:
+        return PACK, unpack_bits, (codes, layout.places, values)
     return PACK, unpack_codes, (codes, values)
 
 

@@ -95,8 +95,10 @@ class Lowering:
 
     def _mixing_step(self, op: Mixing, target: str, epilogue: Epilogue) -> MixingStep:
         blocks = [shard.blocks[op.name] for shard in self._shards]
+        graph, given = self._graph, self._resources.formats.comm_dtype
         source_tensor, target_tensor = (
-            Tensor(self.tensors[tensor], self._graph.space_of[tensor]) for tensor in (op.source, target)
+            Tensor(self.tensors[tensor], graph.space_of[tensor], graph.comm_dtype(tensor, given))
+            for tensor in (op.source, target)
         )
         ghosts = self._ghosts.get(op.source)
         make = CommonMixingStep if blocks[0].is_common else MixingStep

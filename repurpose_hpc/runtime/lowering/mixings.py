@@ -9,6 +9,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
+from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.shard import Block
 from repurpose_hpc.runtime.buffers import Buffer, Part
@@ -55,10 +56,17 @@ class BlockReport(TypedDict):
 
 
 class Tensor(NamedTuple):
-    """A tensor on a rank: its memory, and the space of its neurons."""
+    """A tensor on a rank.
+
+    Attributes:
+        buffer: its memory.
+        space: of its neurons.
+        comm_dtype: the format in which they travel.
+    """
 
     buffer: Buffer
     space: str
+    comm_dtype: str = EXACT
 
 
 class MixingStep:
@@ -338,7 +346,7 @@ def ghost_rows(block: Block, neurons: np.ndarray) -> np.ndarray:
 def _ghost_transfer(blocks: Sequence[Block], source: Tensor, resources: Resources) -> GhostTransfer:
     """The transfer of the ghosts of ``source`` to the hosted workers; nothing is sent."""
     lists = [block.ghosts for block in blocks]
-    comm_dtype = CommDtype(resources.formats.comm_dtype, blocks)
+    comm_dtype = CommDtype(source.comm_dtype, blocks)
     return GhostTransfer(lists, source.buffer, source.space, resources, comm_dtype)
 
 

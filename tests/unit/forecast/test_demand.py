@@ -5,7 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers.small_graphs import branching_network, convolutional_network, residual_network
+from helpers.small_graphs import (
+    branching_network,
+    convolutional_network,
+    residual_network,
+    spiking_network,
+)
 from helpers.small_plans import pruned, random_masks, random_network, random_plan
 from repurpose_hpc.forecast.demand import Demand, LocalDemand, MixingDemand, held_counts, plan_demand
 from repurpose_hpc.forecast.scaled import (
@@ -93,6 +98,20 @@ def test_bytes_are_those_of_the_wire(make, wire):
         sum(getattr(step, kind).values_out.sum() for step in _mixings(scaled)) for kind in ("ghosts", "sums")
     )
     assert sent == pytest.approx(BITS[wire] / 8 * ghosts + 4 * sums)
+
+
+@pytest.mark.parametrize("wire", COMM_DTYPES)
+def test_spikes_are_bits_on_any_wire(wire):
+    network = spiking_network(1)
+    plan = random_plan(network, 4, "replicated", seed=1)
+    demand = plan_demand(network, plan, 2, wire)
+    sent = plan.bytes_sent(network, wire)
+    assert (
+        sum(each.bytes_out.sum() for each in demand.exchanges) == sent == plan.bytes_sent(network, "float32")
+    )
+    scaled = scaled_demand(network, plan_profile(network, plan), "replicated", 8, 1, wire)
+    for step in _mixings(scaled)[1:]:
+        assert step.ghosts.bytes_out.sum() == pytest.approx(step.ghosts.values_out.sum() / 8)
 
 
 def test_merged_messages_are_what_is_expected_of_independent_exchanges():

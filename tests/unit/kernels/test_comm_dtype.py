@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from repurpose_hpc import kernels
 from repurpose_hpc.kernels import INDEX_DTYPE
 from repurpose_hpc.model import comm_dtype
+from repurpose_hpc.runtime.exchange.comm_dtype import CommDtype
 
 CODES = {"bfloat16": np.uint16, "float16": np.int16}
 SCALED = ["int8", "int4"]
@@ -99,3 +100,29 @@ def test_an_outlier_has_no_step_and_a_pair_shares_a_byte():
     assert message.tobytes() == bytes([0xD0, 0x63, 0xD2, 0x07])
     kernels.unpack_bytes(message, steps, places, halves, back)
     np.testing.assert_allclose(back, X, rtol=1e-6)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["compiled", "plain"])
+@given(
+    seed=st.integers(0, 99),
+    counts=st.lists(st.integers(0, 19), min_size=1, max_size=3),
+    batch=st.integers(0, 3),
+)
+def test_bits_arrive_as_they_are_eight_to_a_byte(version, seed, counts, batch):
+    rng = np.random.default_rng(seed)
+    counts = np.array(counts)
+    neurons = rng.integers(0, 5, counts.sum())
+    X = rng.integers(0, 2, (5, batch)).astype(np.float32)
+    layout = CommDtype(comm_dtype.BIT, ()).layout(neurons, counts)
+    np.testing.assert_array_equal(layout.rows, comm_dtype.block_bytes(counts, 0 * counts, comm_dtype.BIT))
+    message = np.full((layout.rows.sum(), batch), -1, np.int8)
+    back = np.full((counts.sum(), batch), np.nan, np.float32)
+    version(kernels.pack_bits)(X, neurons.astype(INDEX_DTYPE), layout.places, message)
+    version(kernels.unpack_bits)(message, layout.places, back)
+    np.testing.assert_array_equal(back, X[neurons])
+    first = 0
+    for rows, count, end in zip(layout.rows, counts, np.cumsum(counts), strict=True):
+        bits = np.unpackbits(message[first : first + rows].view(np.uint8), axis=0, bitorder="little")
+        first += rows
+        of_rank = np.concatenate([X[neurons[end - count : end]], np.zeros((8 * rows - count, batch))])
+        np.testing.assert_array_equal(bits, of_rank)

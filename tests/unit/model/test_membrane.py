@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.example_operations import membrane
+from helpers.small_graphs import membrane
 from repurpose_hpc.kernels import RESET_CODES, MembraneRule, integrate_and_fire
 from repurpose_hpc.model.operations import PER_NEURON, RESETS, Membrane, Rows, Shape
 

@@ -12,6 +12,7 @@ from helpers.small_graphs import (
     convolutional_network,
     normalised_network,
     residual_network,
+    spiking_network,
     square_window,
 )
 from repurpose_hpc.errors import UserError
@@ -67,6 +68,7 @@ NETWORKS = {
     "branches": convolutional_network,
     "normalised": normalised_network,
     "grouped": grouped_network,
+    "spiking": spiking_network,
 }
 
 
