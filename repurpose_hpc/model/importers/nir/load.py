@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.nir.file import REMEDY, read_file
 from repurpose_hpc.model.importers.nir.graph import INPUT, OUTPUT, Graph, flat_graph
@@ -16,6 +18,7 @@ from repurpose_hpc.model.importers.nir.recurrent import read_cycle, summed
 from repurpose_hpc.model.importers.spiking.readout import TRAINS, read_out
 from repurpose_hpc.model.importers.spiking.trains import Train, Trains
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Membrane
 
 
 def load_nir(path: Path, options: SpikingOptions) -> Network:
@@ -31,8 +34,17 @@ def load_nir(path: Path, options: SpikingOptions) -> Network:
     rules = options.settled()
     graph = flat_graph(path, read_file(path))
     network = _Reader(graph, rules).network()
-    warnings.warn(f"{path}: {rules}", Note, stacklevel=2)
+    warnings.warn(f"{path}: {rules}{_decays(network)}", Note, stacklevel=2)
     return network
+
+
+def _decays(network: Network) -> str:
+    """The range of decays in words: those of a wrong convention are next to 0 or 1."""
+    decays = [op.decay for op in network.operations if isinstance(op, Membrane)]
+    if not decays:
+        return ""
+    low, high = (f"{end(np.concatenate(decays)):.3g}" for end in (np.min, np.max))
+    return f"; a step keeps {low if low == high else f'{low} to {high}'} of a potential"
 
 
 class _Reader:
