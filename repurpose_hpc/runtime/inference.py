@@ -24,6 +24,7 @@ from repurpose_hpc.plan.files.store import StoredPlan, read_network
 from repurpose_hpc.plan.late import late
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.buffers import parts_of
@@ -296,11 +297,20 @@ def _report(
         **result.latency(first_batch.parallel, first_batch.single),
         "throughput": (setup.samples - resumed) / seconds,
         **({"resumed_samples": resumed} if job.options.resume else {}),
+        **_sweeps(setup),
         "seconds": result.slowest_seconds(ranks),
         **demands,
         "shards": str(job.shards),
         "output": None if job.output is None else str(job.output),
     }
+
+
+def _sweeps(setup: Setup) -> dict[str, int]:
+    """The keys of a report of late exchanges."""
+    if setup.job.options.exchange_late is None:
+        return {}
+    exact = 1 + rounds_of(setup.shard.graph, setup.stored.plan)
+    return {"sweeps": setup.job.options.exchange_late, "sweeps_exact": exact}
 
 
 def _circumstances(setup: Setup) -> dict[str, object]:
