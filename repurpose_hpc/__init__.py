@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from repurpose_hpc.errors import UserError
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.load import load_model, load_tokens
+    from repurpose_hpc.model.importers.nir.options import SpikingOptions
+    from repurpose_hpc.model.importers.snntorch.load import from_snntorch
     from repurpose_hpc.model.importers.torch import from_torch
     from repurpose_hpc.plan.files.store import open_plan
     from repurpose_hpc.plan.operators import exchange_operator
@@ -34,9 +36,11 @@ __all__ = [
     "Restructured",
     "Samples",
     "Session",
+    "SpikingOptions",
     "TokenSession",
     "UserError",
     "exchange_operator",
+    "from_snntorch",
     "from_torch",
     "load_model",
     "load_tokens",
@@ -49,7 +53,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "load_model": "model.importers.load",
     "load_tokens": "model.importers.load",
+    "from_snntorch": "model.importers.snntorch.load",
     "from_torch": "model.importers.torch",
+    "SpikingOptions": "model.importers.nir.options",
     "Samples": "io.samples",
     "Options": "restructure.options",
     "restructure_network": "restructure.job",

@@ -15,8 +15,9 @@ from dataclasses import MISSING
 from importlib import import_module
 from pathlib import Path
 
-from repurpose_hpc.commands.parser import Argument, Parser
-from repurpose_hpc.fields import flag
+from repurpose_hpc.commands.parser import SPIKING, Argument, Parser
+from repurpose_hpc.fields import declarations, flag
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.report.schema import REPORTS, keys, name_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,14 +57,18 @@ def with_tables(text: str) -> str:
 
 
 def option_table(command: str) -> str:
-    """The options of a command, those that it shares with ``restructure`` named in the last row."""
+    """The options of a command, those that it shares with ``restructure`` named in the last rows."""
     parser: Parser = import_module(f"repurpose_hpc.commands.{command}").make_parser(False)
     rows = [
         _option_row(argument)
         for argument in parser.arguments
         if not argument.title or command == "restructure"
     ]
-    if len(rows) < len(parser.arguments):
+    shared = {argument.title for argument in parser.arguments if argument.title}
+    if command != "restructure" and SPIKING in shared:
+        first, *_ = declarations(SpikingOptions)
+        rows.append(f"| `{flag(first)}` and others of `restructure` | how a `.nir` MODEL is read | | |")
+    if command != "restructure" and shared - {SPIKING}:
         rows.append("| all others of `restructure` | where MODEL is restructured first | | |")
     return "\n".join(["| option | | values | default |", "|---|---|---|---|", *rows]) + "\n"
 

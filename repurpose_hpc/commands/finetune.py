@@ -18,7 +18,7 @@ import numpy as np
 
 from repurpose_hpc import bundled
 from repurpose_hpc.commands.infer import ShardArguments
-from repurpose_hpc.commands.parser import Parser, make, refuse
+from repurpose_hpc.commands.parser import SPIKING, Parser, make, refuse
 from repurpose_hpc.commands.splitting import aligned
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
@@ -30,6 +30,7 @@ from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.io.spooled import Spooled
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
@@ -105,6 +106,7 @@ class Arguments(Declared):
     dtype: np.dtype | None = like(RunOptions, "dtype", None, default_text="that of the shards")
     report: Path | None = report_file()
     tuning: TuneOptions
+    spiking: SpikingOptions = SpikingOptions()
 
     @property
     def needs_original(self) -> bool:
@@ -117,6 +119,7 @@ def make_parser(speaks: bool) -> Parser:
     parser = Parser(speaks=speaks, **described("finetune"))
     parser.add(Arguments)
     parser.add(TuneOptions)
+    parser.add(SpikingOptions, SPIKING)
     return parser
 
 
@@ -132,7 +135,8 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     if given.get("labels"):
         reason = "needs what the original computes, and --labels are given instead of it"
         refuse(given, ("local", "rotate"), reason)
-    return make(Arguments, given, tuning=make(TuneOptions, given))
+    spiking = make(SpikingOptions, given)
+    return make(Arguments, given, tuning=make(TuneOptions, given), spiking=spiking)
 
 
 def run(args: Arguments, context: RankContext) -> None:
@@ -288,7 +292,8 @@ def _original(args: Arguments, stored: StoredPlan) -> Network:
     Raises:
         UserError: it is another one, or not known.
     """
-    network = load_model(args.distill or bundled.MODEL, shapes_of(args.input_shape), check=False)
+    shapes = shapes_of(args.input_shape)
+    network = load_model(args.distill or bundled.MODEL, shapes, check=False, spiking=args.spiking)
     if args.distill is not None:
         instead = "" if args.needs_original else ", or give --labels"
         check_model(stored, network, args.distill, f"name the model that they were made from{instead}")

@@ -19,10 +19,11 @@ from repurpose_hpc.commands.forecasting import (
     open_token_shards,
 )
 from repurpose_hpc.commands.imported import holds_shards
-from repurpose_hpc.commands.parser import make, parser_maker, refuse
+from repurpose_hpc.commands.parser import SPIKING, make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import (
     Declared,
+    declarations,
     integer,
     like,
     listed,
@@ -46,6 +47,7 @@ from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import load_model, takes_any_length
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.weights import ones_like
 from repurpose_hpc.plan.files.store import hold_tokens, open_plan, read_network
@@ -210,7 +212,8 @@ def open_model(args: Arguments) -> ForecastInput:
         UserError: it cannot be read.
     """
     shapes = shapes_of(args.input_shape)
-    network, placement = load_model(args.subject, shapes, check=False), args.input_placement
+    network = load_model(args.subject, shapes, check=False, spiking=args.spiking)
+    placement = args.input_placement
     profiles = budget_profile(network, placement, args.comm_budget), dense_profile(network, placement)
     return ForecastInput(network, network, placement, None, *profiles, args.comm_dtype or EXACT)
 
@@ -285,9 +288,10 @@ class Arguments(Declared):
     )
     input_shape: tuple[str, ...] = option_of_shapes()
     report: Path | None = report_file()
+    spiking: SpikingOptions = SpikingOptions()
 
 
-make_parser = parser_maker("forecast", Arguments)
+make_parser = parser_maker("forecast", Arguments, titled={SPIKING: SpikingOptions})
 
 
 def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
@@ -300,11 +304,12 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     subject, are_shards = given["subject"], holds_shards(given["subject"])
     if are_shards:
         restructured = f"has no effect: {subject} is restructured"
-        refuse(given, ("comm_budget", "input_placement", "input_shape"), restructured)
+        settled = ("comm_budget", "input_placement", "input_shape", *declarations(SpikingOptions))
+        refuse(given, settled, restructured)
     if is_for_texts(subject, given.get("input_shape", ())):
         split = "has no effect on a transformer for texts: its forecast assumes nothing"
         refuse(given, ("comm_budget", "input_placement", "comm_dtype"), split)
         refuse(given, () if are_shards else ("original",), "belongs to SHARDS")
     else:
         refuse(given, ("tokens", "context", "original"), "belongs to a transformer for texts of any lengths")
-    return make(Arguments, given)
+    return make(Arguments, given, spiking=make(SpikingOptions, given))

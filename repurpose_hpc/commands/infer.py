@@ -18,6 +18,7 @@ from repurpose_hpc.commands.automatic import MachineSource
 from repurpose_hpc.commands.encoding import TextArguments, text_arguments
 from repurpose_hpc.commands.imported import holds_shards, import_report
 from repurpose_hpc.commands.parser import (
+    SPIKING,
     Given,
     Parser,
     add_restructuring,
@@ -43,6 +44,7 @@ from repurpose_hpc.io.progress import Progress
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import holds_tokens, load_model
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import group_size
@@ -107,6 +109,7 @@ class Files(Declared):
     report: Path | None = report_file()
     trace: Path | None = trace_file()
     run: RunOptions
+    spiking: SpikingOptions = SpikingOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +119,8 @@ class ModelArguments(Files):
     model: Path = option(
         kind=path("model.npz"),
         positional=True,
-        help=".npz, .safetensors, .onnx or .gguf; restructured first unless --shards says where it was done",
+        help=".npz, .safetensors, .onnx, .nir or .gguf; restructured first unless --shards says where it was "
+        "done",
     )
     calibration: Path = option(
         kind=path("samples.npz"), metavar="DATA", help="samples to restructure MODEL with"
@@ -160,6 +164,7 @@ def make_parser(speaks: bool) -> Parser:
     for declared in (ShardArguments, ModelArguments, RunOptions):
         parser.add(declared, filled_in=FILLED_IN)
     add_restructuring(parser, FILLED_IN)
+    parser.add(SpikingOptions, SPIKING)
     parser.add(TextArguments, "texts")
     return parser
 
@@ -180,7 +185,7 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         raise UsageError("expected --input DATA, the samples to infer; add it")
     if _is_of_texts(given):
         settled = [*declarations(Options), *declarations(MachineSource), *declarations(RunOptions)]
-        settled += ["check", "calibration", "input_shape"]
+        settled += ["check", "calibration", "input_shape", *declarations(SpikingOptions)]
         return text_arguments(given, ranks, settled)
     if "shards" not in given or holds_shards(given["shards"]):  # else it is not there, which is said later
         refuse(given, ("pool", "longest"), "belongs to a transformer that is not restructured")
@@ -189,7 +194,7 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
     run_options = make(RunOptions, given)
     if "shards" in given:
         _refuse_what_shards_settle(given)
-        return make(ShardArguments, given, run=run_options)
+        return make(ShardArguments, given, run=run_options, spiking=make(SpikingOptions, given))
     if "calibration" not in given:
         if not given["model"].exists():
             raise UsageError(
@@ -198,7 +203,8 @@ def parse(argv: Sequence[str], ranks: int = 1, speaks: bool = True) -> Arguments
         raise UsageError("a MODEL needs --calibration DATA to be restructured, or --shards DIR; add one")
     workers = max(1, ranks // run_options.groups)
     options = restructure_options(given, workers, workers)
-    return make(ModelArguments, given, run=run_options, options=options)
+    spiking = make(SpikingOptions, given)
+    return make(ModelArguments, given, run=run_options, options=options, spiking=spiking)
 
 
 def _is_of_texts(given: Given) -> bool:
@@ -215,7 +221,7 @@ def _refuse_what_shards_settle(given: Given) -> None:
     settled = ("calibration", "check", *(name for name in restructuring if name != "comm_dtype"))
     refuse(given, settled, "has no effect: --shards are restructured already")
     if "model" not in given:
-        refuse(given, ("input_shape",), "belongs to a MODEL")
+        refuse(given, ("input_shape", *declarations(SpikingOptions)), "belongs to a MODEL")
     if "certify" in given and "model" not in given:
         raise UsageError(
             "--certify needs MODEL, the network that --shards were made from, to compare with; add it"
@@ -274,7 +280,7 @@ def _prepare_shards(args: ShardArguments) -> Prepared:
 
 
 def _fitting_model(model: Path, args: ModelArguments | ShardArguments) -> Network:
-    network = load_model(model, shapes_of(args.input_shape), check=False)
+    network = load_model(model, shapes_of(args.input_shape), check=False, spiking=args.spiking)
     network.ends.check(open_samples(args.input), network.input_shape)
     return network
 
@@ -294,7 +300,7 @@ def restructure_together(args: ModelArguments, shards: Path, comm: MPI.Comm) -> 
     checked: dict[str, Any] = {}
     with collectively(comm):
         shapes = shapes_of(args.input_shape)
-        network = load_model(args.model, shapes, check=False)
+        network = load_model(args.model, shapes, check=False, spiking=args.spiking)
         calibration = open_samples(args.calibration)
         if comm.rank == 0:
             checked = import_report(args.model, network, calibration, shapes, args.check)

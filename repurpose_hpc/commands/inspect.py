@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repurpose_hpc.commands.imported import holds_shards, import_report
-from repurpose_hpc.commands.parser import make, parser_maker, refuse
+from repurpose_hpc.commands.parser import SPIKING, make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Declared, check_import, integer, option, path, report_file
+from repurpose_hpc.fields import Declared, check_import, declarations, integer, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.ends import Subgraph
 from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of
-from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.load import NIR, load_model
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.weights import nonzeros
@@ -51,7 +52,8 @@ def run(args: Arguments, context: Context) -> None:
     if holds_shards(args.subject):
         result = inspect_shards(args.subject)
     else:
-        result = inspect(args.subject, args.workers, shapes_of(args.input_shape), args.check)
+        shapes = shapes_of(args.input_shape)
+        result = inspect(args.subject, args.workers, shapes, args.check, args.spiking)
     report.deliver(result, render(result), args.report)
     if not result["supported"]:
         raise UserError(
@@ -61,7 +63,11 @@ def run(args: Arguments, context: Context) -> None:
 
 
 def inspect(
-    path: Path, workers: int, shapes: InputShapes | None = None, check: bool = True
+    path: Path,
+    workers: int,
+    shapes: InputShapes | None = None,
+    check: bool = True,
+    spiking: SpikingOptions | None = None,
 ) -> dict[str, Any]:
     """The report on a model file for a number of workers; see the keys above, and ``load_model``.
 
@@ -69,15 +75,17 @@ def inspect(
         UserError: the file cannot be read, or the ``check`` of its import finds a difference.
     """
     try:
-        network = load_model(path, shapes, check=False)
+        network = load_model(path, shapes, check=False, spiking=spiking)
     except UserError:
         problems = _problems(path, shapes)
         if not problems:
             raise
         return {"model": str(path), "supported": False, "unsupported": problems}
     plan = dense_plan(network, workers, REPLICATED, np.ones(workers))
-    described = _description(path, network, plan)
-    return described | import_report(path, network, None, shapes, check)
+    description = _description(path, network, plan)
+    if path.suffix == NIR and spiking is not None:
+        description["reading"] = str(spiking.settled())
+    return description | import_report(path, network, None, shapes, check)
 
 
 def inspect_shards(directory: Path) -> dict[str, Any]:
@@ -184,6 +192,7 @@ def render(result: dict[str, Any]) -> str:
     mixings += [_row(mixing) for mixing in result["mixings"]]
     tables = [_table(spaces), _table(mixings), *_relays(result)]
     ends = [_described(result[name], name) for name in ("front", "back") if result[name]]
+    ends += [result["reading"]] if "reading" in result else []
     history = [summary(result["made"])] if "made" in result else []
     return "\n\n".join((*ends, *tables, _totals(result), *history, *report.import_summary(result)))
 
@@ -235,15 +244,17 @@ class Arguments(Declared):
         kind=path("model.npz"),
         positional=True,
         metavar="SHARDS|MODEL",
-        help=".onnx, .npz, .safetensors, .gguf, a directory of a transformer, or one written by restructure",
+        help=".onnx, .npz, .safetensors, .nir, .gguf, a directory of a transformer, or one "
+        "written by restructure",
     )
     workers: int = option(4, kind=integer(1), metavar="P", help="of a MODEL: parts to count the traffic for")
     check: bool = check_import()
     input_shape: tuple[str, ...] = option_of_shapes()
     report: Path | None = report_file()
+    spiking: SpikingOptions = SpikingOptions()
 
 
-make_parser = parser_maker("inspect", Arguments)
+make_parser = parser_maker("inspect", Arguments, titled={SPIKING: SpikingOptions})
 
 
 def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
@@ -254,7 +265,6 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     """
     given = make_parser(speaks).read(argv)
     if holds_shards(given["subject"]):
-        refuse(
-            given, ("workers", "check", "input_shape"), f"has no effect: {given['subject']} is restructured"
-        )
-    return make(Arguments, given)
+        fields = ("workers", "check", "input_shape", *declarations(SpikingOptions))
+        refuse(given, fields, f"has no effect: {given['subject']} is restructured")
+    return make(Arguments, given, spiking=make(SpikingOptions, given))

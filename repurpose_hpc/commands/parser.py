@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", bound=Declared)
 D_co = TypeVar("D_co", covariant=True)
+SPIKING = "spiking networks"
+"""Title of the arguments that say how one is read."""
 Given = dict[str, Any]
 """Values by field, of those that are on a command line."""
 
@@ -186,18 +188,23 @@ class Parser(argparse.ArgumentParser):
         check_apart({name: given[name] for name in given if name in options}, options)
 
 
-def parser_maker(name: str, *declared: type[Declared]) -> Callable[[bool], Parser]:
+def parser_maker(
+    name: str, *declared: type[Declared], titled: Mapping[str, type[Declared]] | None = None
+) -> Callable[[bool], Parser]:
     """A command's function ``make_parser``, whose arguments are the fields of some classes.
 
     Args:
         name: of the command.
         declared: the classes.
+        titled: further ones, in groups with titles.
     """
 
     def make_parser(speaks: bool) -> Parser:
         parser = Parser(speaks=speaks, **described(name))
         for fields in declared:
             parser.add(fields)
+        for title, fields in (titled or {}).items():
+            parser.add(fields, title)
         return parser
 
     return make_parser

@@ -14,6 +14,7 @@ from repurpose_hpc.commands import restructuring, splitting
 from repurpose_hpc.commands.automatic import MachineSource
 from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
+    SPIKING,
     Parser,
     add_restructuring,
     make,
@@ -38,6 +39,7 @@ from repurpose_hpc.fields import (
 )
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import holds_tokens, takes_any_length
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 
@@ -108,7 +110,7 @@ def _open(args: Arguments, root: bool) -> tuple[Network, Samples]:
 
     if args.report is not None and root:
         check_writable(args.report)
-    network = load_model(args.model, shapes_of(args.input_shape), check=False)
+    network = load_model(args.model, shapes_of(args.input_shape), check=False, spiking=args.spiking)
     samples = open_samples(args.calibration)
     if args.finetune is not None and samples.samples < FEWEST_TO_TUNE:
         raise UserError(
@@ -151,7 +153,7 @@ class Arguments(Declared):
     model: Path = option(
         kind=path("model.npz"),
         positional=True,
-        help=".npz, .safetensors, .onnx, .gguf, or a directory of sparse matrices",
+        help=".npz, .safetensors, .onnx, .nir, .gguf, or a directory of sparse matrices",
     )
     out: Path = option(
         kind=path("shards", Access.REPLACES), metavar="DIR", help="gets the plan and the shards"
@@ -173,6 +175,7 @@ class Arguments(Declared):
     )
     report: Path | None = report_file(help="what was done, for scripts")
     options: Options
+    spiking: SpikingOptions = SpikingOptions()
 
 
 AnyArguments = Arguments | SplitArguments | TokenArguments
@@ -190,6 +193,7 @@ def make_parser(speaks: bool) -> Parser:
     parser = Parser(speaks=speaks, **described("restructure"))
     parser.add(Arguments, filled_in=FILLED_IN)
     add_restructuring(parser, FILLED_IN)
+    parser.add(SpikingOptions, SPIKING)
     parser.add(TokenOptions, "restructuring")
     parser.add(SplitArguments, "texts")
     return parser
@@ -204,6 +208,7 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     given = make_parser(speaks).read(argv)
     is_for_texts = "input_shape" not in given
     settled = [*declarations(Options), *declarations(MachineSource), "check", "finetune"]
+    settled += declarations(SpikingOptions)
     of_tokens = [name for name in declarations(TokenOptions) if name not in declarations(Options)]
     if "calibration" not in given:
         if not is_for_texts or not holds_tokens(given["model"]):
@@ -214,4 +219,5 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     if is_for_texts and takes_any_length(given["model"]):
         return token_arguments(given, ranks, settled)
     refuse(given, ["longest", *of_tokens], "belongs to a transformer for texts, without --input-shape")
-    return make(Arguments, given, options=restructure_options(given, ranks))
+    spiking = make(SpikingOptions, given)
+    return make(Arguments, given, options=restructure_options(given, ranks), spiking=spiking)

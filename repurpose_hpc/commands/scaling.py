@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.commands.parser import make, parser_maker, refuse
+from repurpose_hpc.commands.parser import SPIKING, make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import declarations
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import say
 from repurpose_hpc.io.speech import tell
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.studies.plots import draw
 from repurpose_hpc.studies.scaling.options import WEAK, ScalingOptions
 from repurpose_hpc.studies.scaling.table import ScalingTable
@@ -63,7 +65,7 @@ def _draw(table: ScalingTable) -> None:
     draw(table.path.with_suffix(".png"), "repurpose_hpc.studies.scaling.plot", table, "every point failed")
 
 
-make_parser = parser_maker("scaling", ScalingOptions)
+make_parser = parser_maker("scaling", ScalingOptions, titled={SPIKING: SpikingOptions})
 
 
 def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> ScalingOptions:
@@ -79,7 +81,7 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     if "model" not in given:
         refuse(
             given,
-            ("calibration", "shards", "method", "assignment", "input_shape"),
+            ("calibration", "shards", "method", "assignment", "input_shape", *declarations(SpikingOptions)),
             "belongs to a MODEL; without one, a synthetic network is cut where its weights are smallest",
         )
     else:
@@ -89,4 +91,4 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     if "shards" in given:
         restructuring = ("method", "assignment", "comm_budget")
         refuse(given, restructuring, "has no effect: --shards are restructured already")
-    return make(ScalingOptions, given)
+    return make(ScalingOptions, given, spiking=make(SpikingOptions, given))

@@ -7,11 +7,12 @@ it, so that no two write to the same file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repurpose_hpc.commands.parser import parser_maker, plain_parse
+from repurpose_hpc.commands.parser import SPIKING, make, parser_maker
 from repurpose_hpc.errors import UsageError, UserError
 from repurpose_hpc.fields import (
     Access,
@@ -30,6 +31,7 @@ from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import say
 from repurpose_hpc.io.speech import tell
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.restructure.options import METHODS, Options
 from repurpose_hpc.studies.plots import draw
 
@@ -54,7 +56,8 @@ def run(args: Arguments, context: Context) -> None:
     from repurpose_hpc.studies.accuracy.study import compute, open_study
     from repurpose_hpc.studies.accuracy.table import AccuracyTable
 
-    study = open_study(args.model, args.calibration, args.test, shapes_of(args.input_shape))
+    shapes = shapes_of(args.input_shape)
+    study = open_study(args.model, args.calibration, args.test, shapes, args.spiking)
     for samples in (study.calibration, study.test):
         if samples.meaning is not None:
             say(f"y of {samples.name}: {samples.meaning.line}")
@@ -109,7 +112,7 @@ class Arguments(Declared):
     model: Path = option(
         kind=path("model.npz"),
         positional=True,
-        help=".npz, .safetensors, .onnx, .gguf, or a directory of sparse matrices",
+        help=".npz, .safetensors, .onnx, .nir, .gguf, or a directory of sparse matrices",
     )
     calibration: Path = option(kind=path("samples.npz"), metavar="DATA", help="samples to restructure with")
     test: Path = option(kind=path("test.npz"), metavar="DATA", help="samples that only report")
@@ -140,6 +143,7 @@ class Arguments(Declared):
         help="only the Kth of N parts of the points, in a table of its own, so that N processes can share "
         "the work; the same command without it takes over what they found",
     )
+    spiking: SpikingOptions = SpikingOptions()
 
     @property
     def name(self) -> str:
@@ -181,5 +185,14 @@ class Arguments(Declared):
             raise UsageError(f"{workers} workers, method {method}, budget {budget}: {typed(error)}") from None
 
 
-make_parser = parser_maker("study", Arguments)
-parse = plain_parse(make_parser, Arguments)
+make_parser = parser_maker("study", Arguments, titled={SPIKING: SpikingOptions})
+
+
+def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) -> Arguments:
+    """The command line; for the arguments see ``commands.start``.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    given = make_parser(speaks).read(argv)
+    return make(Arguments, given, spiking=make(SpikingOptions, given))

@@ -206,7 +206,8 @@ class Builder:
             while f"{name}.y" in self._neurons:
                 name += "_"
             eye, zeros = np.eye(n, dtype=np.float32), np.zeros(n, np.float32)
-            self._copies[tensor] = self.mixing(name, tensor, eye, zeros, window, True)
+            op = Mixing(name, tensor, f"{name}.y", eye, zeros, window, True)
+            self._copies[tensor] = self.add(op, self._positions[tensor])
         return self._copies[tensor]
 
     def _bring(self, name: str, neurons: int) -> np.ndarray:

@@ -677,6 +677,10 @@ class _InspectedImport(TypedDict, total=False):
     ]
 
 
+class _InspectedReading(TypedDict, total=False):
+    reading: Annotated[str, Key("what was assumed that the file does not say", when="of a `.nir` MODEL")]
+
+
 class InspectedRelays(TypedDict):
     """Relays of a mixing from one worker to another."""
 
@@ -715,7 +719,7 @@ class _InspectedShards(TypedDict, total=False):
     ]
 
 
-class InspectReport(_Inspected, _InspectedModel, _InspectedShards, _InspectedImport):
+class InspectReport(_Inspected, _InspectedModel, _InspectedShards, _InspectedImport, _InspectedReading):
     """Report of ``inspect``."""
 
 

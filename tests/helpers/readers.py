@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from helpers import small_plans
+from helpers import nir_files, small_plans
 from helpers.mutations import Mutation, array_header, blind, in_archive, in_message, in_sealed, resealed
 from helpers.small_transformers import decoder
 from repurpose_hpc.commands.parser import restructure_options
@@ -27,6 +27,7 @@ from repurpose_hpc.forecast.machine import FOLDER, read_machine
 from repurpose_hpc.io.hdf5 import source_files
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.load import load_model, load_tokens
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.texts import Pooling, TextRules
 from repurpose_hpc.plan.files.store import check_model, file_sha256, open_plan, read_network, write_plan
@@ -195,6 +196,21 @@ def _write_gguf(folder: Path) -> None:
 
 def _read_gguf(folder: Path) -> None:
     _use(load_tokens(folder / "model.gguf"))
+
+
+def _write_nir(folder: Path) -> None:
+    nodes = {
+        "in": nir_files.node("Input", shape=np.array([3])),
+        "fc": nir_files.node("Affine", weight=np.ones((4, 3)), bias=np.zeros(4)),
+        "lif": nir_files.node("LIF", tau=np.full(4, 1e-3), r=10.0, v_leak=0.0, v_threshold=1.0),
+        "out": nir_files.node("Output", shape=np.array([4])),
+    }
+    nir_files.write(folder / "model.nir", nodes, nir_files.chain("in", "fc", "lif", "out"))
+
+
+def _read_nir(folder: Path) -> None:
+    options = SpikingOptions(steps=3, convention="snntorch")
+    _use(load_model(folder / "model.nir", spiking=options))
 
 
 def _write_link_text(folder: Path) -> None:
@@ -421,6 +437,7 @@ READERS = {
     "onnx external": Reader(_write_external_onnx, _read_onnx, _MESSAGE, spared=("weights.bin",)),
     "onnx external data": Reader(_write_external_onnx, _read_onnx, spared=("model.onnx",)),
     "gguf": Reader(_write_gguf, _read_gguf),
+    "nir": Reader(_write_nir, _read_nir, trusts="h5py"),
     "link costs": Reader(_write_link_text, _read_links("links.txt")),
     "link costs npy": Reader(
         lambda folder: np.save(folder / "links.npy", 1.0 - np.eye(3)), _read_links("links.npy"), _NPY

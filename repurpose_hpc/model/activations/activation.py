@@ -68,6 +68,7 @@ class ActivationKind:
         pieces: of alpha and beta: where the function is a straight line, piece after piece from the lowest
             on; None: nowhere, as far as is known.
         range: of all values: lowest and highest, or a function of alpha and beta.
+        is_truth: whether all values are 0 or 1.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ActivationKind:
     with_numbers: bool = False
     pieces: Callable[[float, float], tuple[Piece, ...]] | None = None
     range: tuple[float, float] | Callable[[float, float], tuple[float, float]] = (-math.inf, math.inf)
+    is_truth: bool = False
 
     @property
     def form(self) -> str:
@@ -163,6 +165,11 @@ def is_homogeneous(activation: Activation) -> bool:
     return {-math.inf, math.inf} <= ends <= {-math.inf, 0.0, math.inf} and not any(
         line.shift for line in lines
     )
+
+
+def is_truth(activation: Activation) -> bool:
+    """Whether all values of the activation are 0 or 1."""
+    return DECLARED[activation.kind].is_truth
 
 
 def value_range(activation: Activation) -> tuple[float, float]:

@@ -65,6 +65,7 @@ def _truth(name: str, relation: Function, formula: Formula) -> None:
             formula=formula,
             lipschitz=math.inf,
             range=(0.0, 1.0),
+            is_truth=True,
             parameters=(Parameter("threshold"),),
             with_numbers=True,
         )

@@ -1,4 +1,4 @@
-"""Checks that every importer makes on the arrays it reads."""
+"""What importers of several formats do with the arrays that they read."""
 
 from __future__ import annotations
 
@@ -39,3 +39,13 @@ def as_weights(array: np.ndarray, name: str) -> np.ndarray:
             f"({len(invalid)} NaN or infinite in all); train or export the model again"
         )
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def ungrouped(weights: np.ndarray, groups: int) -> np.ndarray:
+    """Weights of a convolution in groups, (m, n / groups, k), as (m, n, k), with zeros between the groups."""
+    if groups == 1:
+        return weights
+    result = np.zeros((groups, len(weights) // groups, groups, *weights.shape[1:]), weights.dtype)
+    for group, block in enumerate(np.split(weights, groups)):
+        result[group, :, group] = block
+    return result.reshape(len(weights), -1, weights.shape[2])

@@ -7,30 +7,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.fields import FieldError, defaults
 from repurpose_hpc.io.matrices import READERS, suffix_of
 from repurpose_hpc.model.importers.input_shapes import InputShapes, word_of
 from repurpose_hpc.model.importers.matrices import holds_matrices, load_matrices
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 
 if TYPE_CHECKING:
     from repurpose_hpc.io.samples import Samples
     from repurpose_hpc.model.importers.opinion import ImportCheck
 
-GGUF, ONNX = ".gguf", ".onnx"
-SUFFIXES = (".npz", ".safetensors", ONNX, GGUF)
+GGUF, NIR, ONNX = ".gguf", ".nir", ".onnx"
+SUFFIXES = (".npz", ".safetensors", ONNX, GGUF, NIR)
 
 
-def load_model(path: str | Path, input_shapes: InputShapes | None = None, check: bool = True) -> Network:
+def load_model(
+    path: str | Path,
+    input_shapes: InputShapes | None = None,
+    check: bool = True,
+    spiking: SpikingOptions | None = None,
+) -> Network:
     """The network stored in ``path``.
 
     Args:
         path: ``.npz`` or ``.safetensors`` (a chain W0, b0, W1, b1 ...: see ``importers.chains``), ``.onnx``
-            (see ``importers.onnx``), a directory of sparse matrices (see ``importers.matrices``), or what
-            ``load_tokens`` reads, for sequences of one length.
+            (see ``importers.onnx``), ``.nir`` (a spiking network, see ``importers.nir``), a directory of
+            sparse matrices (see ``importers.matrices``), or what ``load_tokens`` reads, for sequences of one
+            length.
         input_shapes: sizes of inputs that an ``.onnx`` file leaves free, by name, the samples left out:
             ``{"x": (3, 48, 192)}``; of a transformer the length of sequences, ``{"ids": (128,)}``.
         check: compare the network with what another program makes of an ``.onnx`` file, on a few random
             inputs; a warning says if none can run it.
+        spiking: what a ``.nir`` file does not say; a note says what was assumed.
 
     Returns:
         weights and biases are float32 or float64 as stored; half precision becomes float32.
@@ -40,6 +49,8 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
             package that reads its format is not installed, or the comparison finds a difference.
     """
     path = Path(path)
+    if path.suffix != NIR:
+        _refuse_options(path, spiking)
     if not is_model_directory(path) and holds_matrices(path):
         _refuse_shapes(path, input_shapes)
         return load_matrices(path)
@@ -63,6 +74,10 @@ def load_model(path: str | Path, input_shapes: InputShapes | None = None, check:
             check_model(path, network, None, input_shapes)
         return network
     _refuse_shapes(path, input_shapes)
+    if path.suffix == NIR:
+        from repurpose_hpc.model.importers.nir.load import load_nir
+
+        return load_nir(path, spiking or SpikingOptions())
     from repurpose_hpc.model.importers.chains import load_chain
 
     return load_chain(path)
@@ -74,6 +89,16 @@ def _refuse_shapes(path: Path, input_shapes: InputShapes | None) -> None:
         raise UserError(
             f"{path}: expected no input shape, got {given}: only .onnx files leave sizes free; leave it out"
         )
+
+
+def _refuse_options(path: Path, spiking: SpikingOptions | None) -> None:
+    given = SpikingOptions() if spiking is None else spiking
+    for name, default in defaults(SpikingOptions).items():
+        if getattr(given, name) != default:
+            value = getattr(given, name)
+            raise FieldError(
+                name, f"expected none for {path}, as it is of {NIR} files, got {value}; leave it out"
+            )
 
 
 def load_tokens(path: str | Path, longest: int | None = None, check: bool = True) -> Network:

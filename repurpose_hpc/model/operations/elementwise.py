@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repurpose_hpc.model.activations import Activation, activate, derivative, lipschitz
+from repurpose_hpc.model.activations import Activation, activate, derivative, is_truth, lipschitz
 from repurpose_hpc.model.operations.operation import OneSource, Shape, operation, same_positions
 
 
@@ -31,6 +31,10 @@ class Elementwise(OneSource):
         (x,) = sources
         with np.errstate(invalid="ignore"):  # what nothing depends on may be a place without a slope
             return [np.where(g == 0, g, derivative(self.activation, x) * g)]
+
+    def is_binary(self, *sources: bool) -> bool:
+        """Comparisons are."""
+        return is_truth(self.activation)
 
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """The Lipschitz constant."""

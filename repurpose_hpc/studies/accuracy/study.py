@@ -12,6 +12,7 @@ from repurpose_hpc.io.progress import TimeLeft
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
@@ -49,14 +50,18 @@ class AccuracyStudy:
 
 
 def open_study(
-    model: Path, calibration: Path, test: Path, shapes: InputShapes | None = None
+    model: Path,
+    calibration: Path,
+    test: Path,
+    shapes: InputShapes | None = None,
+    spiking: SpikingOptions | None = None,
 ) -> AccuracyStudy:
-    """Open the files of a study; ``shapes``: see ``load_model``.
+    """Open the files of a study; ``shapes`` and ``spiking``: see ``load_model``.
 
     Raises:
         UserError: a file cannot be read, or model and data do not fit.
     """
-    network = load_model(model, shapes)
+    network = load_model(model, shapes, spiking=spiking)
 
     def fed(path: Path) -> Samples:
         return understood(network, network.ends.feed(open_samples(path), network.input_shape))

@@ -20,6 +20,7 @@ from repurpose_hpc.fields import (
     text,
 )
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.studies.scaling.table import DENSE, RESTRUCTURED
 
@@ -40,7 +41,7 @@ class ScalingOptions(Declared):
         kind=path("model.npz"),
         positional=True,
         default_text="a synthetic network",
-        help=".npz, .safetensors or .onnx, for strong",
+        help=".npz, .safetensors, .onnx or .nir, for strong",
     )
     input_shape: tuple[str, ...] = option_of_shapes()
     ranks: tuple[int, ...] = option(
@@ -91,6 +92,7 @@ class ScalingOptions(Declared):
     method: str | None = like(Options, "method", None, default_text=Options.method)
     assignment: str | None = like(Options, "assignment", None, default_text=Options.assignment)
     seed: int = like(Options, "seed")
+    spiking: SpikingOptions = SpikingOptions()
 
     @property
     def options(self) -> Options:

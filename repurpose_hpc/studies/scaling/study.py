@@ -206,7 +206,7 @@ def open_study(args: ScalingOptions) -> ScalingStudy:
 def _networks(args: ScalingOptions) -> Networks:
     if args.model is None:
         return SyntheticNetworks(args.width, args.layers, args.kind == "weak", args.seed)
-    trained = load_model(args.model, shapes_of(args.input_shape))
+    trained = load_model(args.model, shapes_of(args.input_shape), spiking=args.spiking)
     if not args.calibration:
         return TrainedNetwork(args.model, trained, None)
     samples = open_samples(args.calibration)

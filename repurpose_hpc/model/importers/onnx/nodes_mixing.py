@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from repurpose_hpc.model.importers.arrays import ungrouped
 from repurpose_hpc.model.importers.onnx.node import Node
 from repurpose_hpc.model.importers.onnx.signal import Signal, Unsupported
 from repurpose_hpc.model.importers.onnx.windows import conv_window, on_one_axis, spatial_attribute, window_of
@@ -186,19 +187,9 @@ def _convolve(node: Node, signal: Signal, tensor: str, W: np.ndarray, window: Wi
         weights = np.ascontiguousarray(W[:, 0])
         target = builder.depthwise(node.tensors.name(node.name), tensor, weights, bias, window)
     else:
-        W, remaining_window = _without_padding(_ungrouped(W, groups), window)
+        W, remaining_window = _without_padding(ungrouped(W, groups), window)
         target = _mixing(node, tensor, W.reshape(outputs, -1), bias, remaining_window)
     return node.tensors.signal(target, shape, str(node))
-
-
-def _ungrouped(W: np.ndarray, groups: int) -> np.ndarray:
-    """(m, n / groups, k) as (m, n, k), with zeros between the groups."""
-    if groups == 1:
-        return W
-    ungrouped = np.zeros((groups, len(W) // groups, groups, *W.shape[1:]), W.dtype)
-    for group, block in enumerate(np.split(W, groups)):
-        ungrouped[group, :, group] = block
-    return ungrouped.reshape(len(W), -1, W.shape[2])
 
 
 def _without_padding(W: np.ndarray, window: Window) -> tuple[np.ndarray, Window | None]:
