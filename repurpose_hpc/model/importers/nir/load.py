@@ -30,7 +30,7 @@ def load_nir(path: Path, options: SpikingOptions) -> Network:
     """
     rules = options.settled()
     graph = flat_graph(path, read_file(path))
-    network = _Reader(graph, rules).network()
+    network = options.coded(_Reader(graph, rules).network())
     warnings.warn(f"{path}: {rules}", Note, stacklevel=3)
     return network
 
