@@ -214,6 +214,17 @@ class Plan:
         """The weights that meet what arrives as a ghost; all others are zero."""
         return _masked(mixing, partial(self.arriving, network, mixing))
 
+    def weights_between(self, network: Network, mixing: Mixing, others: bool) -> Weights:
+        """The weights between neurons of different workers, or else of one; all others are zero."""
+        source, target = self.ends(network, mixing)
+
+        def wanted(pairs: Pairs | None = None) -> np.ndarray:
+            pairs = pairs or all_pairs(source, target)
+            owner = source[pairs.columns]
+            return ((owner == target[pairs.rows]) | (owner == EVERYBODY)) != others
+
+        return _masked(mixing, wanted)
+
     def holders(self, network: Network, mixing: Mixing, pairs: Pairs | None = None) -> np.ndarray:
         """The worker that holds the weights of each pair; see ``masks.holders``."""
         ends = self.ends(network, mixing)

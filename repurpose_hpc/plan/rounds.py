@@ -12,6 +12,7 @@ from collections.abc import Container
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.plan import Plan
 
 
@@ -31,12 +32,16 @@ def rounds_before(network: Network, waiting: Container[str]) -> dict[str, int]:
 
 def waiting_mixings(network: Network, plan: Plan) -> set[str]:
     """Names of the mixings that wait for messages where every worker has a rank of its own."""
-    sent = {mixing.source for mixing in network.mixings if plan.ghost_traffic(network, mixing).any()}
     return {
         mixing.name
         for mixing in network.mixings
-        if mixing.source in sent or plan.sum_traffic(network, mixing).any()
+        if _reads_ghosts(network, plan, mixing) or plan.sum_traffic(network, mixing).any()
     }
+
+
+def _reads_ghosts(network: Network, plan: Plan, mixing: Mixing) -> bool:
+    """Whether a worker reads neurons of others for a mixing, and does not only send them on for another."""
+    return bool(plan.mixings[mixing.name].ghosts[:, plan.owner(network, mixing.source) != EVERYBODY].any())
 
 
 def rounds_of(network: Network, plan: Plan) -> int:

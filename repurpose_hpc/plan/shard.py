@@ -7,7 +7,7 @@ receives from p are the same neurons in the same, ascending, order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +91,8 @@ class Shard:
         blocks: mixing name -> the worker's part.
         plan_identity: ``Plan.identity`` of the plan it belongs to.
         comm_dtype: ``Plan.comm_dtype``.
+        twins: mixing -> an earlier one with the same weights, which are kept once; mixings without are left
+            out.
     """
 
     worker: int
@@ -100,6 +102,7 @@ class Shard:
     blocks: Mapping[str, Block]
     plan_identity: str
     comm_dtype: str
+    twins: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_shard(network: Network, plan: Plan, worker: int, dtype: type = np.float32) -> Shard:

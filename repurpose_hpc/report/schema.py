@@ -205,6 +205,16 @@ class _RunOptional(_Quality, _Verified, total=False):
         ),
     ]
     resumed_samples: Annotated[int, Key("samples that an earlier run had finished", when="with `--resume`")]
+    sweeps: Annotated[
+        int,
+        Key(
+            "sweeps of a forward, each from what others had in the one before", when="with `--exchange-late`"
+        ),
+    ]
+    sweeps_exact: Annotated[
+        int,
+        Key("sweeps after which outputs are exact, a rank for every worker", when="with `--exchange-late`"),
+    ]
 
 
 class ImportCheck(TypedDict):

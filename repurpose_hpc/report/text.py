@@ -135,8 +135,17 @@ def _communication(r: InferReport) -> Lines:
     values, dense = r["values_sent"], r["dense_values"]
     return [
         ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%}), {_rounds(r)}"),
+        *_sweeps(r),
         ("messages", f"{r['messages']} per batch, {size(r['bytes_sent'])} per sample{_without_zeros(r)}"),
     ]
+
+
+def _sweeps(r: InferReport) -> Lines:
+    if "sweeps" not in r:
+        return []
+    done, exact = r["sweeps"], r["sweeps_exact"]
+    what = "exact" if done >= exact else f"an approximation, exact with {exact}"
+    return [("sweeps", f"{done} with late exchanges: {what}")]
 
 
 def _rounds(r: InferReport | RestructureReport) -> str:

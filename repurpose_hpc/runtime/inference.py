@@ -21,8 +21,10 @@ from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.origin import as_it_was_cut
 from repurpose_hpc.plan.files.store import StoredPlan, read_network
+from repurpose_hpc.plan.late import late
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
+from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.buffers import parts_of
@@ -92,6 +94,8 @@ def run(
     file, samples = open_input(job, shards[0], comm)
     job = _with_batches_of_at_most(samples, job)
     setup = Setup(job, formats, stored, shards[0], samples, comm, groups, clock)
+    if job.options.exchange_late is not None:
+        shards = _late(setup, shards)
     program = _make_program(setup, shards)
     _compile(setup, program)
     with collectively(comm):
@@ -109,6 +113,24 @@ def run(
     program.free()
     groups.free()
     return report
+
+
+def _late(setup: Setup, shards: list[Shard]) -> list[Shard]:
+    """The shards of the same network with late exchanges; collective.
+
+    Raises:
+        SystemExit: on every rank, after a message: it has common neurons, or the run is to be certified.
+    """
+    options, sweeps = setup.job.options, setup.job.options.exchange_late
+    with in_unison(setup.comm):
+        if options.certify:
+            raise FieldError(
+                "certify",
+                "expected a run in the exact order, which the bound is for, got one with late exchanges; "
+                "leave one of them out",
+            )
+        result = late(setup.shard.graph, setup.stored.plan, sweeps or 1)
+    return [result.shard(shard) for shard in shards]
 
 
 def _compile(setup: Setup, program: Program) -> None:
@@ -211,7 +233,12 @@ def _checks(
         original: before restructuring, where it is known.
     """
     options, formats = setup.job.options, setup.formats
-    compute = rounded_compute(setup.shard.graph, setup.stored.plan, formats.comm_dtype)
+    graph, plan = setup.shard.graph, setup.stored.plan
+    if options.exchange_late is not None:
+        computed = late(graph if restructured is None else restructured, plan, options.exchange_late)
+        graph, plan = computed.graph, computed.plan
+        restructured = None if restructured is None else computed.network()
+    compute = rounded_compute(graph, plan, formats.comm_dtype)
     checks = None
     with collectively(setup.comm):
         if file is not None:
@@ -219,8 +246,7 @@ def _checks(
             verification = None
             if options.verify and restructured is not None:
                 verification = Verification(restructured, options.dtype, formats, compute)
-            graph = setup.shard.graph
-            checks = Checks(graph, file, options.batch_size, original, certificate, verification)
+            checks = Checks(setup.shard.graph, file, options.batch_size, original, certificate, verification)
     return checks
 
 
@@ -271,11 +297,20 @@ def _report(
         **result.latency(first_batch.parallel, first_batch.single),
         "throughput": (setup.samples - resumed) / seconds,
         **({"resumed_samples": resumed} if job.options.resume else {}),
+        **_sweeps(setup),
         "seconds": result.slowest_seconds(ranks),
         **demands,
         "shards": str(job.shards),
         "output": None if job.output is None else str(job.output),
     }
+
+
+def _sweeps(setup: Setup) -> dict[str, int]:
+    """The keys of a report of late exchanges."""
+    if setup.job.options.exchange_late is None:
+        return {}
+    exact = 1 + rounds_of(setup.shard.graph, setup.stored.plan)
+    return {"sweeps": setup.job.options.exchange_late, "sweeps_exact": exact}
 
 
 def _circumstances(setup: Setup) -> dict[str, object]:

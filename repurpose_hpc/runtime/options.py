@@ -94,6 +94,17 @@ class RunOptions(Declared):
         more="a batch goes through the network in up to so many parts, which take turns to compute and to "
         "wait for ghosts ([when that pays](docs/performance.md#on-slow-networks))",
     )
+    exchange_late: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="K",
+        default_text="the exact order",
+        help="compute in K sweeps, each from what others had in the one before: K - 1 rounds of messages",
+        more="compute all layers in K sweeps; in each, ranks take ghosts and sums of others as they were in "
+        "the sweep before, so that K - 1 rounds of messages are all there are, however many layers exchange. "
+        "Exact with a sweep more than there are layers that do; with fewer an approximation, which "
+        "`--verify` compares with its own reference ([when that pays](docs/late.md))",
+    )
     deterministic: bool = option(
         False,
         kind=yes(),

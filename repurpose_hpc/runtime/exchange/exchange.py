@@ -127,9 +127,15 @@ class Exchange:
 
 def exchanges_in_use(exchanges: Sequence[Exchange], comm: MPI.Comm | None) -> set[Exchange]:
     """Exchanges in which any rank sends anything; collective: every rank tells all others what it sends."""
-    values = np.array([exchange.values_sent for exchange in exchanges], np.int64)
+    sent = everywhere([exchange.values_sent > 0 for exchange in exchanges], comm)
+    return {exchange for exchange, is_used in zip(exchanges, sent, strict=True) if is_used}
+
+
+def everywhere(flags: Sequence[bool], comm: MPI.Comm | None) -> list[bool]:
+    """Whether any rank has each flag; collective: every rank tells all others."""
+    found = np.array(flags, np.int64)
     if comm is not None:
         from mpi4py import MPI
 
-        comm.Allreduce(MPI.IN_PLACE, values)
-    return {exchange for exchange, sent in zip(exchanges, values.tolist(), strict=True) if sent}
+        comm.Allreduce(MPI.IN_PLACE, found)
+    return (found > 0).tolist()

@@ -49,6 +49,7 @@ class Lowering:
         """Allocates memory and packs weights, mixing after mixing; collective."""
         self._shards, self._resources, self._graph = shards, resources, shards[0].graph
         self._ghosts: dict[str, GhostTransfer] = {}
+        self._mixings: dict[str, MixingStep] = {}
         self.tensors = {tensor: self._buffer(tensor) for tensor in self._graph.input_tensors}
         fused = _fused_activations(self._graph)
         parts_of_others = {activation.name for activation in fused.values()}
@@ -102,8 +103,9 @@ class Lowering:
         )
         ghosts = self._ghosts.get(op.source)
         make = CommonMixingStep if blocks[0].is_common else MixingStep
-        step = make(op, blocks, (source_tensor, target_tensor), epilogue, ghosts, self._resources)
-        self._ghosts[op.source] = step.ghosts
+        twin = self._mixings.get(self._shards[0].twins.get(op.name, ""))
+        step = make(op, blocks, (source_tensor, target_tensor), epilogue, ghosts, self._resources, twin)
+        self._ghosts[op.source], self._mixings[op.name] = step.ghosts, step
         return step
 
     def _buffer(self, tensor: str) -> Buffer:

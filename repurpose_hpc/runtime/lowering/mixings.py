@@ -82,7 +82,8 @@ class MixingStep:
         name: of the mixing.
         source, target: the tensors' memory.
         ghosts, sums: what it exchanges; mixings that read one tensor have the ghosts in common.
-        reports: the entries of ``Program.blocks``, one for each hosted worker.
+        reports: the entries of ``Program.blocks``, one for each hosted worker; none where the weights are
+            those of another mixing.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class MixingStep:
         epilogue: Epilogue,
         ghosts: GhostTransfer | None,
         resources: Resources,
+        twin: MixingStep | None = None,
     ) -> None:
         """Packs the weights, and lists what is exchanged; nothing is sent.
 
@@ -102,6 +104,7 @@ class MixingStep:
             epilogue: applied last.
             ghosts: those of an earlier mixing that reads the same tensor; None: this is the first.
             resources: of the program.
+            twin: an earlier mixing that has the same weights; None: there is none.
         """
         source, target = ends
         self.mixing, self.name = mixing, mixing.name
@@ -130,6 +133,11 @@ class MixingStep:
         ]
         self._biases = [block.bias.reshape(-1, 1) for block in blocks]
         kept = [weights_kept(block) for block in blocks]
+        self._orders = [*map(np.argsort, places), *self.sums.orders]
+        self._products: list[_Products]
+        if twin is not None and all(map(np.array_equal, self._orders, twin._orders)):
+            self._products, self.reports = twin._products, []
+            return
         self._products = [
             self._make_products(block, count, np.argsort(rows), sums, resources)
             for block, count, rows, sums in zip(blocks, kept, places, self.sums.orders, strict=True)
@@ -170,6 +178,11 @@ class MixingStep:
     ) -> SumTransfer | CommonSums:
         """The transfer of its sums; nothing is sent."""
         return SumTransfer([block.sums for block in blocks], target.buffer, target.space, resources)
+
+    @property
+    def reads_ghosts(self) -> bool:
+        """Whether a hosted worker reads neurons of others for it."""
+        return any(came.rows.size for came in self._came)
 
     @property
     def exchanges(self) -> tuple[Exchange, Exchange]:

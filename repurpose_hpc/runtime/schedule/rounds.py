@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.rounds import rounds_before
-from repurpose_hpc.runtime.exchange.exchange import Exchange, exchanges_in_use
+from repurpose_hpc.runtime.exchange.exchange import Exchange, everywhere, exchanges_in_use
 from repurpose_hpc.runtime.exchange.merged import merge
 from repurpose_hpc.runtime.lowering.lower import LoweredOperation, Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
@@ -38,7 +38,8 @@ def in_rounds(
 ) -> list[Round]:
     """The steps in few rounds; collective, and the same rounds on all ranks.
 
-    Every rank tells all others which exchanges it sends anything in; those in which nobody does are left out.
+    Every rank tells all others which exchanges it sends anything in, and for which mixings it reads ghosts;
+    exchanges in which nobody does are left out.
 
     Args:
         lowered: of a program, in order.
@@ -50,7 +51,12 @@ def in_rounds(
     ghosts = {step.mixing.source: step.ghosts.exchange for step in mixings}
     exchanges = [*ghosts.items(), *((step.mixing.source, step.sums.exchange) for step in mixings)]
     used = exchanges_in_use([exchange for _, exchange in exchanges], comm)
-    waiting = {step.mixing.name: step for step in mixings if not used.isdisjoint(step.exchanges)}
+    reading = everywhere([step.reads_ghosts for step in mixings], comm)
+    waiting = {
+        step.mixing.name: step
+        for step, reads in zip(mixings, reading, strict=True)
+        if step.sums.exchange in used or reads and step.ghosts.exchange in used
+    }
 
     begun = rounds_before(graph, waiting)
     rounds = [Round([], [], []) for _ in range(max(begun.values()) + 1)]

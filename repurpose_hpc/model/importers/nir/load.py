@@ -33,7 +33,7 @@ def load_nir(path: Path, options: SpikingOptions) -> Network:
     """
     rules = options.settled()
     graph = flat_graph(path, read_file(path))
-    network = _Reader(graph, rules).network()
+    network = options.coded(_Reader(graph, rules).network())
     warnings.warn(f"{path}: {rules}{_decays(network)}", Note, stacklevel=2)
     return network
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from repurpose_hpc.fields import Declared, FieldError, choice, integer, number, option, yes
+from repurpose_hpc.model.coding import CODINGS, coded
 from repurpose_hpc.model.importers.nir.conventions import CONVENTIONS, Convention
-from repurpose_hpc.model.importers.spiking.readout import READ_OUTS
+from repurpose_hpc.model.importers.spiking.readout import READ_OUTS, TRAINS
+from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations.membrane import RESETS
 
 
@@ -58,6 +60,21 @@ class SpikingOptions(Declared):
         help="of a .nir file: outputs are sums over all steps, the last ones, the largest ones, means, or "
         "whole trains (steps, outputs)",
     )
+
+    coding: str = option(
+        TRAINS,
+        kind=choice(TRAINS, *CODINGS),
+        help="of a .nir file: what samples are; trains: as they are, else without steps: the same value in "
+        "every step, spikes with the value as probability, or one that comes the sooner the larger it is",
+        more="of a `.nir` file: what samples are. `trains`: (steps, ...), as they are; else they have no "
+        "steps: `constant` reads the same value in every step, `rate` fires with the value as probability, "
+        "`latency` once, the sooner the larger the value is ([how](docs/spiking.md#samples-without-steps))",
+    )
+    coding_seed: int = option(0, kind=integer(0), help="of a .nir file: seed of the noise of --coding rate")
+
+    def coded(self, network: Network) -> Network:
+        """The network with the coding in front of it."""
+        return network if self.coding == TRAINS else coded(network, self.coding, self.coding_seed)
 
     def settled(self) -> Rules:
         """What holds for a file.
