@@ -391,6 +391,31 @@ def test_damage_is_refused(tmp_path):
             load_model(write(path, nodes, edges), spiking=EULER)
 
 
+def test_names_that_are_taken_are_refused(tmp_path):
+    nodes = {
+        "in": node("Input", shape=[2]),
+        "out": node("Output"),
+        "a": node("Threshold", threshold=[1.0, 2]),
+    }
+    nodes["a.shift"] = node("Scale", scale=2.0)
+    with pytest.raises(UserError, match="two tensors are called a.shift.y; give nodes other names"):
+        load_model(write(tmp_path / "m.nir", nodes, chain("in", "a.shift", "a", "out")), spiking=EULER)
+
+
+@pytest.mark.parametrize("name", ["input", "x0", "input.y"])
+def test_a_layer_may_be_called_like_the_input(tmp_path, name):
+    nodes = {"0": node("Input", shape=[2]), name: node("Linear", weight=np.eye(2)), "9": node("Output")}
+    network = load_model(write(tmp_path / "m.nir", nodes, chain("0", name, "9")), spiking=EULER)
+    assert len({space.name for space in network.spaces}) == 2
+
+
+def test_what_does_not_fit_into_memory_is_refused(tmp_path):
+    size = {"kernel_size": 1 << 23, "stride": 1, "padding": (1 << 23) - 1}
+    nodes = {"in": node("Input", shape=[1, 8, 8]), "a": node("SumPool2d", **size), "out": node("Output")}
+    with pytest.raises(UserError, match="fits into memory"):
+        load_model(write(tmp_path / "m.nir", nodes, chain("in", "a", "out")), spiking=EULER)
+
+
 def test_a_graph_within_itself_ends(tmp_path):
     path = write(tmp_path / "m.nir", {"in": node("Input", shape=[2]), "out": node("Output")}, [])
     with h5py.File(path, "a") as file:

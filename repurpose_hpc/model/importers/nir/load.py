@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.errors import LacksMemory, Note, UserError
 from repurpose_hpc.model.importers.nir.file import REMEDY, read_file
 from repurpose_hpc.model.importers.nir.graph import INPUT, OUTPUT, Graph, flat_graph
 from repurpose_hpc.model.importers.nir.nodes import DENSE, FLATTEN, flat_shape, read_node
@@ -33,7 +33,15 @@ def load_nir(path: Path, options: SpikingOptions) -> Network:
     """
     rules = options.settled()
     graph = flat_graph(path, read_file(path))
-    network = options.coded(_Reader(graph, rules).network())
+    try:
+        network = options.coded(_Reader(graph, rules).network())
+    except MemoryError:
+        raise LacksMemory(
+            f"{path}: expected a network of {rules.steps} steps that fits into memory, found a larger one; "
+            "give fewer --steps, or check the file"
+        ) from None
+    except ValueError as error:  # of the builder: names of layers that are made besides
+        raise UserError(f"{path}: {error}; give nodes other names") from None
     warnings.warn(f"{path}: {rules}{_decays(network)}", Note, stacklevel=2)
     return network
 
@@ -61,7 +69,7 @@ class _Reader:
 
     def network(self) -> Network:
         start, end = self._graph.only(INPUT), self._graph.only(OUTPUT)
-        self._made[start] = self._trains.input("input", self._input_shape(start))
+        self._made[start] = self._trains.input(start, self._input_shape(start))
         for group in self._graph.groups():
             name = group[0]
             if len(group) > 1 or name in self._graph.sources[name]:

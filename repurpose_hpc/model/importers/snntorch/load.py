@@ -53,7 +53,10 @@ def from_snntorch(
     recording = record(module, _example(module) if example is None else example, steps)
     first = next(iter(recording.layers))
     trains = Trains(steps)
-    made = trains.input("input", _input_shape(recording, first))
+    name_of_input = "input"
+    while name_of_input in recording.layers:
+        name_of_input += "_"
+    made = trains.input(name_of_input, _input_shape(recording, first))
     tensors: dict[str, Train] = {}
     for name, layer in recording.layers.items():
         made = make_layer(

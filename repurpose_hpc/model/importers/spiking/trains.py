@@ -90,13 +90,10 @@ class Trains:
         self._inputs.append(tensor)
         return Train(tensor, shape)
 
-    def dense(self, name: str, source: Train, weights: np.ndarray, bias: np.ndarray) -> Train:
-        """A dense layer that sees all values of a step: weights (m, values) and bias (m,)."""
-        return self._dense(name, source, weights, bias)
-
-    def _dense(
+    def dense(
         self, name: str, source: Train, weights: np.ndarray, bias: np.ndarray, fixed: bool = False
     ) -> Train:
+        """A dense layer that sees all values of a step: weights (m, values) and bias (m,)."""
         frame = source.frame if math.prod(source.frame) > 1 else ()
         if frame:
             window: Window | None = Frames(self.steps, frame, frame).window()
@@ -150,7 +147,7 @@ class Trains:
                 "write what reads them for maps of this shape"
             )
         eye, zeros = np.eye(size, dtype=np.float32), np.zeros(size, np.float32)
-        return self._dense(name, source, eye, zeros, fixed=True)
+        return self.dense(name, source, eye, zeros, fixed=True)
 
     def affine(self, name: str, source: Train, scale: np.ndarray, shift: np.ndarray) -> Train:
         """A scale and a shift of each neuron, (n,), or of each value of a step, (n, positions)."""

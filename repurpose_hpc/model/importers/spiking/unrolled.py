@@ -40,8 +40,8 @@ def recurrent(trains: Trains, name: str, source: Train, dynamics: Dynamics, back
     if trains.steps > _MANY:
         text = f"{name}: reads its own spikes: each of {trains.steps} steps has operations of its own"
         warnings.warn(text, Note, stacklevel=4)
-    single, cell = trains.single_step(), _Cell(trains.single_step(), name, dynamics)
-    state, spikes = None, []
+    single, state, spikes = trains.single_step(), None, []
+    cell = _Cell(single, name, dynamics)
     for step in range(trains.steps):
         ending = f".{step}"
         x = _at(trains, f"{name}.x{ending}", source, step)
