@@ -108,7 +108,7 @@ class _Runner:
             for state in states
             if getattr(state, "grad_fn", None) is not None
         }
-        self._module = copy.deepcopy(module, memo).eval().double()
+        self._module = copy.deepcopy(module, memo).cpu().eval().double()
         self.layers = layers_of(self._module)
         self._calls: list[Call] = []
         for part in self._module.modules():
