@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from repurpose_hpc.errors import Note, UserError
@@ -31,8 +32,13 @@ def load_nir(path: Path, options: SpikingOptions) -> Network:
     rules = options.settled()
     graph = flat_graph(path, read_file(path))
     network = options.coded(_Reader(graph, rules).network())
-    warnings.warn(f"{path}: {rules}", Note, stacklevel=3)
+    _note(f"{path}: {rules}")
     return network
+
+
+@cache  # a command that reads a file twice says it once
+def _note(text: str) -> None:
+    warnings.warn(text, Note, stacklevel=4)
 
 
 class _Reader:
