@@ -105,11 +105,14 @@ def start(name: str, words: Sequence[str]) -> None:
 def _print_notes(speaks: bool) -> None:
     """Have notes printed as one line each on stderr, by the rank that speaks."""
     warnings.simplefilter("default" if speaks else "ignore", Note)
-    show = warnings.showwarning
+    show, printed = warnings.showwarning, set[str]()
 
     def print_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, Note):
-            print(f"note: {message}", file=sys.stderr, flush=True)
+            # Python forgets what it has shown where somebody catches warnings in between.
+            if str(message) not in printed:
+                print(f"note: {message}", file=sys.stderr, flush=True)
+            printed.add(str(message))
         else:
             show(message, category, *place, **options)
 

@@ -13,12 +13,14 @@ import pytest
 from helpers import ROOT, small_plans
 from helpers.machines import PLAIN, with_network
 from helpers.model_directories import llama
+from helpers.nir_files import RECORDED
 from repurpose_hpc.commands import doctor, forecast, inspect
 from repurpose_hpc.doctor.facts import collect
 from repurpose_hpc.forecast.machine import write_machine
 from repurpose_hpc.forecast.modelled import ModelledTime
 from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.report.schema import REPORTS, InferReport, keys, problems
 from repurpose_hpc.report.text import render, render_restructured
 from repurpose_hpc.restructure.job import restructure_to
@@ -172,6 +174,9 @@ def test_inspect(folder):
     assert optional_keys(of_shards, "inspect") == {*optional_keys(report, "inspect"), "values_sent", "relays"}
     unsupported = {"model": "m.onnx", "supported": False, "unsupported": ["node 'x'"]}
     assert optional_keys(unsupported, "inspect") == set()
+    spiking = SpikingOptions(steps=3, convention="sinabs")
+    of_trains = inspect.inspect(RECORDED / "sinabs.nir", 2, spiking=spiking)
+    assert optional_keys(of_trains, "inspect") == {*optional_keys(report, "inspect"), "reading"}
 
 
 @pytest.mark.parametrize("subject", ["shards", "model.npz"])

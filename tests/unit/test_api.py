@@ -8,8 +8,9 @@ import repurpose_hpc as rp
 from helpers import ROOT
 
 NAMES = {
-    *("Options", "Restructured", "Samples", "Session", "TokenSession", "UserError"),
+    *("Options", "Restructured", "Samples", "Session", "SpikingOptions", "TokenSession", "UserError"),
     *(
+        "from_snntorch",
         "from_torch",
         "load_model",
         "load_tokens",

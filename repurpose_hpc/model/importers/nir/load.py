@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.nir.file import REMEDY, read_file
 from repurpose_hpc.model.importers.nir.graph import INPUT, OUTPUT, Graph, flat_graph
@@ -17,6 +19,7 @@ from repurpose_hpc.model.importers.nir.recurrent import read_cycle, summed
 from repurpose_hpc.model.importers.spiking.readout import TRAINS, read_out
 from repurpose_hpc.model.importers.spiking.trains import Train, Trains
 from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Membrane
 
 
 def load_nir(path: Path, options: SpikingOptions) -> Network:
@@ -32,13 +35,22 @@ def load_nir(path: Path, options: SpikingOptions) -> Network:
     rules = options.settled()
     graph = flat_graph(path, read_file(path))
     network = options.coded(_Reader(graph, rules).network())
-    _note(f"{path}: {rules}")
+    _note(f"{path}: {rules}{_decays(network)}")
     return network
 
 
 @cache  # a command that reads a file twice says it once
 def _note(text: str) -> None:
-    warnings.warn(text, Note, stacklevel=4)
+    warnings.warn(text, Note, stacklevel=3)
+
+
+def _decays(network: Network) -> str:
+    """The range of decays in words: those of a wrong convention are next to 0 or 1."""
+    decays = [op.decay for op in network.operations if isinstance(op, Membrane)]
+    if not decays:
+        return ""
+    low, high = (f"{end(np.concatenate(decays)):.3g}" for end in (np.min, np.max))
+    return f"; a step keeps {low if low == high else f'{low} to {high}'} of a potential"
 
 
 class _Reader:

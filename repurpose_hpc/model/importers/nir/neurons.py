@@ -19,7 +19,6 @@ class Kind(NamedTuple):
         leaks: whether the potential goes back to rest.
         has_current: whether a current of its own stands between input and potential.
         fires: whether spikes come out, else the potential.
-        times: its time constants.
     """
 
     leaks: bool
