@@ -82,8 +82,13 @@ def trains_of(module: nn.Sequential, trains: torch.Tensor) -> torch.Tensor:
     for layer in module:
         if isinstance(layer, Leaky):
             layer.reset_mem()
+    dtype, steps = next(module.parameters()).dtype, []
     with torch.no_grad():
-        return torch.stack([module(step) for step in trains])
+        for signal in trains:
+            for layer in module:
+                signal = layer(signal.to(dtype))  # spikes are float32 in float64 modules, too
+            steps.append(signal)
+    return torch.stack(steps)
 
 
 def equal(args: argparse.Namespace) -> list[dict[str, object]]:
