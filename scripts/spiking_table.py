@@ -121,6 +121,7 @@ def accuracy(args: argparse.Namespace) -> list[dict[str, object]]:
     """Restructure at several budgets."""
     network, rows = network_of(args.folder), []
     calibration, test = (open_samples(args.folder / f"{name}.npz") for name in ("calibration", "test"))
+    test = network.ends.feed(test, network.input_shape)
     for budget in BUDGETS:
         cut = restructure_network(network, calibration, workers=args.workers, comm_budget=budget)
         found = compare(network, cut.network, test, ALONE).findings()
