@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from repurpose_hpc.exporters.graph import Graph, Value
 from repurpose_hpc.exporters.registry import exports
-from repurpose_hpc.model.operations import PER_NEURON, Membrane, Shape
+from repurpose_hpc.model.operations import Membrane, Shape
 
 
 @exports(Membrane)
@@ -15,31 +16,32 @@ def _membrane(op: Membrane, graph: Graph, sources: Sequence[Value], target: Shap
     # Maps of one step, the steps on an axis of their own.
     by_step = graph.shaped(x, (op.steps, x.shape.values // op.steps))
     axis = 1 if by_step.neurons_last else 2
-    numbers = {name: graph.by_neuron(name, getattr(op, name)[:, None], by_step) for name in PER_NEURON}
+
+    @cache  # those that no step needs are not written
+    def number(name: str) -> str:
+        return graph.by_neuron(name, getattr(op, name)[:, None], by_step)
+
     course: list[str] = []
     current = potential = spike = ""
     for step in range(op.steps):
         bounds = (graph.integers([each]) for each in (step, step + 1, axis))
         read = graph.add("Slice", by_step.name, *bounds)
-        current = _leaked(graph, current, numbers["synapse"], read) if op.synapse.any() else read
+        if current and op.synapse.any():
+            read = graph.add("Add", graph.add("Mul", current, number("synapse")), read)
+        current = read
         if spike and not op.is_delayed:
-            potential = _after(op, graph, potential, spike, numbers["reset_value"])
+            potential = _after(op, graph, potential, spike, number("reset_value"))
         if potential:
-            potential = graph.add("Mul", potential, numbers["decay"])
+            potential = graph.add("Mul", potential, number("decay"))
         if spike and op.is_delayed:
-            potential = _after(op, graph, potential, spike, numbers["reset_value"])
-        added = graph.add("Mul", current, numbers["resistance"])
+            potential = _after(op, graph, potential, spike, number("reset_value"))
+        added = graph.add("Mul", current, number("resistance"))
         potential = graph.add("Add", potential, added) if potential else added
         if op.fires or op.reset != "none":
-            fired = graph.add("Greater", potential, numbers["threshold"])
+            fired = graph.add("Greater", potential, number("threshold"))
             spike = fired if op.reset != "none" else ""
         course.append(graph.cast(fired) if op.fires else potential)
     return by_step._replace(name=graph.add("Concat", *course, axis=axis))
-
-
-def _leaked(graph: Graph, kept: str, factor: str, added: str) -> str:
-    """factor · kept + added, of nothing kept what is added."""
-    return graph.add("Add", graph.add("Mul", kept, factor), added) if kept else added
 
 
 def _after(op: Membrane, graph: Graph, potential: str, spike: str, value: str) -> str:
