@@ -33,6 +33,7 @@ from repurpose_hpc.model.operations import (
     Rotary,
     Select,
     Window,
+    needed,
     pointwise,
 )
 from repurpose_hpc.model.spec import check
@@ -180,7 +181,7 @@ class Builder:
             IllegalNetwork: it breaks a rule of ``spec``.
         """
         given, outputs = outputs, tuple(map(self._own_neurons, outputs))
-        operations = fold_affines(_ancestors(self._operations, outputs), outputs)
+        operations = fold_affines(needed(self._operations, outputs), outputs)
         if not longest:
             operations = tuple(map(_compact, operations))
         inputs = inputs or tuple(self._inputs)
@@ -242,16 +243,6 @@ def _compact(op: Operation) -> Operation:
     if not isinstance(op, Mixing) or op.fixed or op.window is not None:
         return op
     return replace(op, weights=compact(op.weights))
-
-
-def _ancestors(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
-    """The operations on which the outputs depend, in order."""
-    tensors, backward = set(outputs), []
-    for op in reversed(operations):
-        if op.target in tensors:
-            tensors.update(op.sources)
-            backward.append(op)
-    return tuple(reversed(backward))
 
 
 def _find_spaces(

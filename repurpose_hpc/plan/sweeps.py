@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Combine, Operation
+from repurpose_hpc.model.operations import Combine, Operation, needed
 
 
 class Share(Enum):
@@ -58,7 +58,7 @@ def swept(network: Network, cut: Container[str], sweeps: int) -> Swept:
     for _ in range(sweeps):
         before = _sweep(network, cut, copies, before)
     outputs = tuple(before[tensor] for tensor in network.output_tensors)
-    operations = _needed(copies.operations, outputs)
+    operations = needed(copies.operations, outputs)
     tensors = {name: copies.tensors[name] for name in network.input_tensors}
     tensors |= {op.target: copies.tensors[op.target] for op in operations}
     renamed = dict(zip(network.output_tensors, outputs, strict=True))
@@ -122,7 +122,7 @@ class _Copies:
         key = op.name, share.value, sources
         if key not in self._made:
             name, target = (self._new(each, share.value) for each in (op.name, op.target))
-            self._made[key] = _reading(op, name, sources, target)
+            self._made[key] = op.between(name, sources, target)
             self.origins[name], self.tensors[target] = Origin(op.name, share), op.target
         return self._made[key].target
 
@@ -139,20 +139,3 @@ class _Copies:
         """A name of its own: the first copy has that of the original."""
         count = self._counts[name, word] = self._counts.get((name, word), 0) + 1
         return name if not word and count == 1 else f"{name} {word} {count}".replace("  ", " ")
-
-
-def _reading(op: Operation, name: str, sources: tuple[str, ...], target: str) -> Operation:
-    """An operation between other tensors."""
-    of_one = hasattr(op, "source")
-    read = {"source": sources[0]} if of_one else {"sources": sources}
-    return replace(op, name=name, target=target, **read)
-
-
-def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> tuple[Operation, ...]:
-    """The operations on which the outputs depend, in order."""
-    tensors, backward = set(outputs), []
-    for op in reversed(operations):
-        if op.target in tensors:
-            tensors.update(op.sources)
-            backward.append(op)
-    return tuple(reversed(backward))

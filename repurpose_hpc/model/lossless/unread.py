@@ -162,14 +162,11 @@ def _renamed(network: Network, tensor: str, name: str) -> Network:
     def new(old: str) -> str:
         return name if old == tensor else old
 
-    operations = []
-    for op in network.operations:
-        sources = tuple(map(new, op.sources))
-        reads = {"source": sources[0]} if hasattr(op, "source") else {"sources": sources}
-        operations.append(replace(op, target=new(op.target), **reads))
     return replace(
         network,
-        operations=tuple(operations),
+        operations=tuple(
+            op.between(op.name, tuple(map(new, op.sources)), new(op.target)) for op in network.operations
+        ),
         space_of={new(old): space for old, space in network.space_of.items()},
         positions_of={new(old): positions for old, positions in network.positions_of.items()},
     )

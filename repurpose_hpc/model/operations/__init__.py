@@ -14,7 +14,15 @@ from repurpose_hpc.model.operations.depthwise import Depthwise
 from repurpose_hpc.model.operations.elementwise import Elementwise
 from repurpose_hpc.model.operations.membrane import PER_NEURON, RESETS, Membrane
 from repurpose_hpc.model.operations.mixing import Mixing
-from repurpose_hpc.model.operations.operation import OPERATIONS, Cost, OneSource, Operation, Rows, Shape
+from repurpose_hpc.model.operations.operation import (
+    OPERATIONS,
+    Cost,
+    OneSource,
+    Operation,
+    Rows,
+    Shape,
+    needed,
+)
 from repurpose_hpc.model.operations.pool import POOLS, Pool
 from repurpose_hpc.model.operations.positional import PositionTable, Rotary
 from repurpose_hpc.model.operations.rearrange import Rearrange
@@ -48,6 +56,7 @@ __all__ = [
     "Shape",
     "Stitch",
     "Window",
+    "needed",
     "pointwise",
     "whole_map",
 ]

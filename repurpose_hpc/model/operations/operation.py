@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import Field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import Field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -120,6 +120,11 @@ class Operation(ABC):
         """
         return self
 
+    def between(self, name: str, sources: tuple[str, ...], target: str) -> Operation:
+        """The operation under another name, from and to other tensors."""
+        ends = {"source": sources[0]} if isinstance(self, OneSource) else {"sources": sources}
+        return replace(self, name=name, target=target, **ends)
+
     @abstractmethod
     def gain(self, sources: Sequence[Shape], target: Shape) -> list[float]:
         """Gain from every source: length of a difference of the target over that of the source, at most.
@@ -182,6 +187,16 @@ def operation(kind: Registered) -> Registered:
     """Enter a class into ``OPERATIONS``."""
     OPERATIONS[kind.__name__] = kind
     return kind
+
+
+def needed(operations: Iterable[Operation], tensors: Iterable[str]) -> tuple[Operation, ...]:
+    """The operations on which ``tensors`` depend, in order."""
+    awaited, backward = set(tensors), []
+    for op in reversed([*operations]):
+        if op.target in awaited:
+            awaited.update(op.sources)
+            backward.append(op)
+    return tuple(reversed(backward))
 
 
 def same_positions(source: Shape, target: Shape) -> Iterator[str]:

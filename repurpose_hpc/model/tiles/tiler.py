@@ -115,7 +115,7 @@ class _Tiler:
                 for source, need in zip(op.sources, part.needs, strict=True)
             )
             name, target = self._named(op.name, worker), self._named(op.target, worker)
-            self._add(_renamed(part.op, name, sources, target), shape_of(tile), worker)
+            self._add(part.op.between(name, sources, target), shape_of(tile), worker)
             if isinstance(op, Mixing):
                 self._layer_of[name], self._sizes[op.name] = op.name, self._dense_size(op)
 
@@ -150,7 +150,7 @@ class _Tiler:
         """An operation as it is."""
         sources = tuple(map(self._whole, op.sources))
         positions = self._network.positions_of[op.target]
-        self._names[op.target] = self._builder.add(_renamed(op, op.name, sources, op.target), positions)
+        self._names[op.target] = self._builder.add(op.between(op.name, sources, op.target), positions)
         if isinstance(op, Mixing) and op.source in self._tiles:
             self._layer_of[op.name], self._sizes[op.name] = op.name, self._dense_size(op)
 
@@ -270,11 +270,6 @@ class _Tiler:
     @property
     def _dtype(self) -> np.dtype:
         return self._network.mixings[0].weights.dtype
-
-
-def _renamed(op: Operation, name: str, sources: tuple[str, ...], target: str) -> Operation:
-    ends = {"source": sources[0]} if hasattr(op, "source") else {"sources": sources}
-    return replace(op, name=name, target=target, **ends)
 
 
 def _ones(n: int, dtype: np.dtype) -> SparseWeights:

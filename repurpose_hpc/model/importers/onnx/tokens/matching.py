@@ -7,7 +7,6 @@ that is a band its width is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +26,7 @@ from repurpose_hpc.model.operations import (
     Operation,
     Rotary,
     Select,
+    needed,
 )
 
 # Between the numbers of two lengths: one program computes them, in vectors of other sizes.
@@ -82,7 +82,7 @@ class Matched:
         source = network.input_tensors[place_of_input(self._path, network)]
         builder = Builder()
         tensors = {source: builder.input("input", network.space(source).neurons)}
-        for op in _needed(operations, network.output_tensors):
+        for op in needed(operations, network.output_tensors):
             sources = tuple(tensors[name] for name in op.sources)
             tensors[op.target] = self._added(builder, op, sources)
         outputs = tuple(tensors[name] for name in network.output_tensors)
@@ -175,16 +175,6 @@ def _selected(builder: Builder, op: Select, sources: tuple[str, ...]) -> str:
 
 def _is_by_token(op: Operation) -> bool:
     return not isinstance(op, Mixing) or op.window is None or op.window.is_pointwise
-
-
-def _needed(operations: list[Operation], outputs: tuple[str, ...]) -> Iterator[Operation]:
-    """The operations on which outputs depend, in order."""
-    tensors, chosen = set(outputs), []
-    for op in reversed(operations):
-        if op.target in tensors:
-            tensors.update(op.sources)
-            chosen.append(op)
-    return reversed(chosen)
 
 
 def _is_alike(op: Operation, short: Operation, length: int) -> bool:
