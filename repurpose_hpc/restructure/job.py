@@ -159,6 +159,33 @@ def restructure_to(
 ) -> dict[str, Any]:
     """Restructure ``network`` and write plan and shards to ``directory``; collective.
 
+    For the arguments see ``restructure_for``.
+
+    Returns:
+        the report.
+
+    Raises:
+        UserError: see ``restructure_for``; nothing can be written.
+    """
+    began = time.perf_counter()
+    result = restructure_for(directory, network, samples, options, dtype, log, team, measures, refine)
+    written = write_restructured(directory, result, team)
+    return {**written, "seconds": time.perf_counter() - began}
+
+
+def restructure_for(
+    directory: Path,
+    network: Network,
+    samples: Samples,
+    options: Options,
+    dtype: type,
+    log: Log,
+    team: Team = ALONE,
+    measures: bool = True,
+    refine: Refinement | None = None,
+) -> Restructured:
+    """Restructure ``network``, to be written to ``directory`` by ``write_restructured``; collective.
+
     What an interrupted run had finished is kept in ``.NAME.resume`` beside ``directory`` and used by the
     next one.
 
@@ -173,25 +200,43 @@ def restructure_to(
         measures: whether errors on samples that are held out are wanted, which takes as long again.
         refine: see ``restructure_network``.
 
+    Raises:
+        UserError: see ``restructure_network``; nothing could be written.
+    """
+    # The rank that will write looks, for all.
+    team.map(check_place, [directory])
+    resume = _resume(directory)
+    return _restructure(
+        _RestructureJob(network, samples, options, dtype, log, team, resume, measures, refine)
+    )
+
+
+def write_restructured(directory: Path, result: Restructured, team: Team = ALONE) -> dict[str, Any]:
+    """Write plan and shards to ``directory``, and forget what was kept for a run that goes on; collective.
+
+    Args:
+        directory: of ``restructure_for``.
+        result: the same on all ranks.
+        team: its first rank writes.
+
     Returns:
         the report.
 
     Raises:
-        UserError: see ``restructure_network``; nothing can be written.
+        UserError: nothing can be written.
     """
-    began = time.perf_counter()
-    # The rank that will write looks, for all.
-    team.map(check_place, [directory])
-    resume = directory.with_name(f".{directory.name}.resume")
-    job = _RestructureJob(network, samples, options, dtype, log, team, resume, measures, refine)
-    result = _restructure(job)
 
     def write(directory: Path) -> None:
         result.save(directory)
-        _forget(resume)
+        _forget(_resume(directory))
 
     team.map(write, [directory])
-    return {**result.report, "seconds": time.perf_counter() - began, "shards": str(directory)}
+    return {**result.report, "shards": str(directory)}
+
+
+def _resume(directory: Path) -> Path:
+    """Where finished mixings of shards for ``directory`` are kept until these are complete."""
+    return directory.with_name(f".{directory.name}.resume")
 
 
 class Refinement(Protocol):

@@ -1,6 +1,7 @@
 """Measuring a machine: every rank has the same, and the forecast can read it."""
 
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def test_a_machine_is_measured(quick, per_node):
     assert (machine.network is None) == (expected == comm.size)
     assert machine.most_ranks == (math.inf if machine.network else comm.size)
     assert len(machine.all_ranks_gb_per_s) == comm.size and min(machine.all_ranks_gb_per_s) > 0
+    # These ranks are on one machine.
+    assert machine.shared_cores == len(frozenset.union(*comm.allgather(frozenset(os.sched_getaffinity(0)))))
     assert parse_machine(asdict(machine)) == machine
     assert "each rank while all read weights: " in probe_command.render(machine)
 
