@@ -15,7 +15,7 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError, declarations
-from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.io.progress import PENDING, expected
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.labels import understood
@@ -336,8 +336,10 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
 
     best = with_relays_where_they_pay(make, error)
     if not job.options.promises:
+        began = time.perf_counter()
         cut = best(job.samples, job.options, job.log)
-        return Outcome(cut, job.samples, job.options, _held_out(job, best))
+        held_out = _held_out(job, best, time.perf_counter() - began)
+        return Outcome(cut, job.samples, job.options, held_out)
     try:
         return keep_promise(job.network, job.samples, job.options, best, job.log, job.team)
     except BrokenPromise:
@@ -378,13 +380,17 @@ def _refined(job: _RestructureJob, cut: Cut, samples: Samples) -> Cut:
     return Cut(network, cut.plan)
 
 
-def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:
-    """Errors on held-out samples of a network that the others have made; None: not known; collective."""
+def _held_out(job: _RestructureJob, make: Restructure, seconds: float) -> Comparison | None:
+    """Errors on held-out samples of a network that the others have made; None: not known; collective.
+
+    With all samples it took ``seconds``.
+    """
     if not job.measures or job.samples.samples < FEWEST:
         return None
     parts = split(job.samples, job.options.seed)
     job.log(
         f"held out: again with {parts.rest.samples} samples, to measure on the other {parts.held_out.samples}"
+        f"{expected(seconds)}"
     )
     try:
         cut = make(parts.rest, job.options, lambda line: job.log(f"held out: {line}"))
