@@ -24,7 +24,7 @@ def quick(monkeypatch):
     tables = {"ROWS": (1, 64), "COLUMNS": (1, 512), "SPARSE_ROWS": (4,), "SPARSE_COLUMNS": (1, 8)}
     tables |= {"MAP_ROWS": (4,), "MAP_SIDES": (4, 7), "WORKING_SETS": (1 << 16,)}
     all_ranks = {"STREAMED": 1 << 20, "TURNS": 2, "TURN_SECONDS": 1e-3}
-    for name, value in {**tables, **all_ranks, "SECONDS": 1e-5, "REPEATS": 2}.items():
+    for name, value in {**tables, **all_ranks, "SECONDS": 1e-5, "REPEATS": 2, "IN_A_ROW": 2}.items():
         monkeypatch.setattr(rates, name, value)
 
 
