@@ -19,6 +19,7 @@ PLOT = ["matplotlib>=3.7"]
 HYPERGRAPH = ["mtkahypar"]
 COMPLETION = ["shtab"]
 TRAIN = ["torch"]
+DOCS = ["furo", "myst-parser", "sphinx"]
 BENCH = ["torch", "onnx", "onnxruntime"]
 # What the tests need that run under Open MPI as well.
 TEST_MPI = ["hypothesis", "pytest>=9", "pytest-mpi"]
@@ -61,6 +62,7 @@ setup(
         "bench": BENCH,
         "hypergraph": HYPERGRAPH,
         "completion": COMPLETION,
+        "docs": DOCS,
         "test-mpi": TEST_MPI,
         "test": TEST,
         "fuzz": ["atheris"],

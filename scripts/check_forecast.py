@@ -30,7 +30,7 @@ def measure(shards: Path, ranks: int, batch: int) -> list[float]:
     """Least, 10th percentile and median of the latencies, in microseconds."""
     command = environment.mpi_command(Path(sys.executable), ranks)
     command += [__file__, "--run", str(shards), str(batch)]
-    env = {"OMP_NUM_THREADS": "1", **environment.mpi_environment()}
+    env = {"OMP_NUM_THREADS": "1", **environment.mpi_environment(ranks)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env)
     return json.loads(done.stdout)
 
@@ -67,7 +67,7 @@ def compare(shards: Path, machine: str, batch: int, ranks: int) -> dict:
     """One line of the table."""
     least, p10, median = measure(shards, ranks, batch)
     options = ["--machine", machine, "--ranks", str(ranks), "--batch-size", str(batch)]
-    points = forecast_command.run(forecast_command.parse([str(shards), *options]))["points"]
+    points = forecast_command.predict(forecast_command.parse([str(shards), *options]))["points"]
     forecast = points[0]["restructured"]
     numbers = {
         "least_us": least,

@@ -107,7 +107,8 @@ export HYDRA_LAUNCHER=ssh HYDRA_LAUNCHER_EXEC="$(realpath "$0")" HYDRA_HOST_FILE
 export UCX_TLS=tcp,self UCX_NET_DEVICES="$CABLE" FI_PROVIDER=tcp FI_TCP_IFACE="$CABLE"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # Where there are more ranks than cores, those that wait leave theirs to the others; see docs/performance.md.
-((HOSTS <= $(nproc))) || export MPIR_CVAR_ENABLE_HEAVY_YIELD="${MPIR_CVAR_ENABLE_HEAVY_YIELD-1}"
+# nproc would take OMP_NUM_THREADS for the number of cores.
+((HOSTS <= $(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc))) || export MPIR_CVAR_ENABLE_HEAVY_YIELD="${MPIR_CVAR_ENABLE_HEAVY_YIELD-1}"
 status=0
 "$@" || status=$?
 print_counters

@@ -44,7 +44,7 @@ def measured_part_weights(machine: str, workers: int, hosts: int | None) -> tupl
     # Imported where they are needed: they bring Numba and h5py along.
     from repurpose_hpc.runtime.balance import part_weights
 
-    rates = _read(machine).all_ranks_gb_per_s
+    rates = named_machine(machine).all_ranks_gb_per_s
     if rates is None:
         raise FieldError(
             "machine",
@@ -79,7 +79,7 @@ def modelled_round_cost(machine: str, ranks: int) -> float:
     """
     from repurpose_hpc.forecast.rounds import round_cost
 
-    return round_cost(_read(machine), ranks)
+    return round_cost(named_machine(machine), ranks)
 
 
 def modelled_time(machine: str, workers: int, hosts: int | None) -> ModelledTime:
@@ -101,7 +101,7 @@ def modelled_time(machine: str, workers: int, hosts: int | None) -> ModelledTime
             f"expected as many ranks as workers, since the model of time has a worker on each, found {hosts} "
             f"ranks for workers={workers}; start {workers} ranks, or run restructure and then infer",
         )
-    model = ModelledTime(_read(machine))
+    model = ModelledTime(named_machine(machine))
     model.machine.check_links(workers)
     return model
 
@@ -120,7 +120,7 @@ def known_machine(machine: str | None, workers: int) -> MachineModel | None:
         UserError: there is no such file, or it has no links for so many ranks.
     """
     try:
-        model = _read(machine or THIS)
+        model = named_machine(machine or THIS)
         model.check_links(workers)
     except UserError:
         if machine is None:  # nobody has asked for it
@@ -129,7 +129,12 @@ def known_machine(machine: str | None, workers: int) -> MachineModel | None:
     return model
 
 
-def _read(machine: str) -> MachineModel:
+def named_machine(machine: str) -> MachineModel:
+    """The machine of that name, see ``read_machine``.
+
+    Raises:
+        UserError: there is no such file, or what it says is no machine.
+    """
     from repurpose_hpc.restructure.cache import cache_directory
 
     return read_machine(machine, cache_directory() / THIS_FILE)

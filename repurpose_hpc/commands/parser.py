@@ -324,6 +324,11 @@ def without_words(
     workers = given.get("workers", ranks)
     if workers is None:
         raise UsageError("expected --workers P, the number of parts; add it")
+    if workers == AUTO:  # only a restructuring with samples knows that word
+        raise UsageError(
+            f"--workers: expected a number, got {AUTO}, which is for networks of samples; ask forecast which "
+            "number pays"
+        )
     values = {**given, "workers": workers}
     words = {"part_weights": AUTO, "round_cost": AUTO, "minimise": TIME}
     automatic = [name for name, word in words.items() if given.get(name) == word]

@@ -16,6 +16,7 @@ from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machin
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.speech import tell
 from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.mpi.hosts import shared_cores
 from repurpose_hpc.probe import links as probing
 from repurpose_hpc.restructure.cache import cache_directory, ready_cache
 from repurpose_hpc.runtime.loading import compile_kernels
@@ -75,6 +76,7 @@ def measure(comm: MPI.Comm, per_node: int | None) -> MachineModel:
             **dict.fromkeys(partners),
             **links,
             "all_ranks_gb_per_s": probing.measure_all(comm),
+            "shared_cores": shared_cores(comm),
         }
     )
 
@@ -88,7 +90,7 @@ def render(machine: MachineModel) -> str:
     """Text of the measurements for people, several lines."""
     memory, dense = machine.memory, machine.dense
     lines = [
-        f"{machine.name}: {machine.ranks_per_node} ranks per node",
+        f"{machine.name}: {machine.ranks_per_node} ranks per node{_cores(machine)}",
         f"a call {machine.call_us:.2f} µs, a value {machine.value_ns:.2f} ns, a row for an entry of a "
         f"window {machine.window_ns:.0f} ns, an exchange {machine.exchange_us:.1f} µs and "
         f"{machine.rank_us:.3f} µs per rank",
@@ -111,6 +113,11 @@ def render(machine: MachineModel) -> str:
         rates = " ".join(f"{rate:.3g}" for rate in machine.all_ranks_gb_per_s)
         lines.append(f"each rank while all read weights: {rates} GB/s")
     return "\n".join(lines)
+
+
+def _cores(machine: MachineModel) -> str:
+    cores = machine.shared_cores
+    return "" if cores is None else f", all on one machine with {cores} core{'s' * (cores > 1)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc.commands import restructuring, splitting
 from repurpose_hpc.commands.automatic import MachineSource
+from repurpose_hpc.commands.choosing import Choosing, WorkersOrAuto, choose, choosing_of
 from repurpose_hpc.commands.imported import import_report
 from repurpose_hpc.commands.parser import (
     SPIKING,
@@ -31,6 +33,7 @@ from repurpose_hpc.fields import (
     Declared,
     check_import,
     declarations,
+    flag,
     integer,
     option,
     path,
@@ -40,7 +43,7 @@ from repurpose_hpc.fields import (
 from repurpose_hpc.model.importers.input_shapes import option_of_shapes, shapes_of
 from repurpose_hpc.model.importers.load import holds_tokens, takes_any_length
 from repurpose_hpc.model.importers.nir.options import SpikingOptions
-from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.options import AUTO, Options
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 
 if TYPE_CHECKING:
@@ -128,16 +131,23 @@ def _restructure(args: Arguments, network: Network, samples: Samples, team: Team
     import numpy as np
 
     from repurpose_hpc.io.progress import Progress
-    from repurpose_hpc.restructure.job import restructure_to
+    from repurpose_hpc.restructure.job import Restructured, restructure_for, write_restructured
 
-    log, dtype, refine = Progress(speaks=team.rank == 0), np.dtype(args.dtype), None
+    began, refine = perf_counter(), None
+    log, dtype = Progress(speaks=team.rank == 0), np.dtype(args.dtype)
     if args.finetune is not None:
         from repurpose_hpc.tuning.options import TuneOptions
         from repurpose_hpc.tuning.refinement import FineTuning
 
         options = TuneOptions(epochs=args.finetune, seed=args.options.seed)
         refine = FineTuning(options, lambda line: log(f"tuning: {line}"))
-    return restructure_to(args.out, network, samples, args.options, dtype.type, log, team, refine=refine)
+
+    def make(options: Options) -> Restructured:
+        return restructure_for(args.out, network, samples, options, dtype.type, log, team, refine=refine)
+
+    choosing = args.choosing
+    result = make(args.options) if choosing is None else choose(choosing, network, make, log)
+    return {**write_restructured(args.out, result, team), "seconds": perf_counter() - began}
 
 
 def _finish(args: Arguments, result: dict) -> None:
@@ -148,7 +158,10 @@ def _finish(args: Arguments, result: dict) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Declared):
-    """The files of the command, and with them ``options`` of restructuring."""
+    """The files of the command, and with them ``options`` of restructuring.
+
+    With ``choosing`` these are the ones for a single worker, and those for others follow from it.
+    """
 
     model: Path = option(
         kind=path("model.npz"),
@@ -176,6 +189,7 @@ class Arguments(Declared):
     report: Path | None = report_file(help="what was done, for scripts")
     options: Options
     spiking: SpikingOptions = SpikingOptions()
+    choosing: Choosing | None = None
 
 
 AnyArguments = Arguments | SplitArguments | TokenArguments
@@ -192,6 +206,7 @@ def make_parser(speaks: bool) -> Parser:
     """The parser."""
     parser = Parser(speaks=speaks, **described("restructure"))
     parser.add(Arguments, filled_in=FILLED_IN)
+    parser.add(WorkersOrAuto, "restructuring", FILLED_IN)
     add_restructuring(parser, FILLED_IN)
     parser.add(SpikingOptions, SPIKING)
     parser.add(TokenOptions, "restructuring")
@@ -207,7 +222,8 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     """
     given = make_parser(speaks).read(argv)
     is_for_texts = "input_shape" not in given
-    settled = [*declarations(Options), *declarations(MachineSource), "check", "finetune"]
+    of_auto = [name for name in declarations(WorkersOrAuto) if name != "workers"]
+    settled = [*declarations(Options), *declarations(MachineSource), *of_auto, "check", "finetune"]
     settled += declarations(SpikingOptions)
     of_tokens = [name for name in declarations(TokenOptions) if name not in declarations(Options)]
     if "calibration" not in given:
@@ -220,4 +236,8 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
         return token_arguments(given, ranks, settled)
     refuse(given, ["longest", *of_tokens], "belongs to a transformer for texts, without --input-shape")
     spiking = make(SpikingOptions, given)
+    if given.get("workers") == AUTO:
+        choosing = choosing_of(given)
+        return make(Arguments, given, options=choosing.options(1), choosing=choosing, spiking=spiking)
+    refuse(given, of_auto, f"has no effect without {flag('workers')} {AUTO}")
     return make(Arguments, given, options=restructure_options(given, ranks), spiking=spiking)

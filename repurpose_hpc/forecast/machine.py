@@ -107,7 +107,9 @@ class MachineModel:
         local: between ranks of a node; None: there is one rank per node, or nothing is known.
         network: between nodes; None: there is one node, or nothing is known.
         all_ranks_gb_per_s: speed at which each rank of a job reads weights while all do; None: not known.
-            Forecasts do without.
+            Forecasts do without, but for the choice of ``forecast.choice``.
+        shared_cores: cores of the one machine that all ranks run on, whatever counts as a node; None: there
+            are several machines, or nothing is known.  More ranks than these take turns.
     """
 
     name: str
@@ -125,6 +127,7 @@ class MachineModel:
     local: Link | None
     network: Link | None
     all_ranks_gb_per_s: tuple[float, ...] | None = None
+    shared_cores: int | None = None
 
     @property
     def most_ranks(self) -> float:
@@ -207,8 +210,6 @@ def parse_machine(described: dict) -> MachineModel:
     for field in fields(MachineModel):
         if field.name in machine and field.type in _PARSERS:
             machine[field.name] = _PARSERS[field.type](machine[field.name], field.name)
-    if not isinstance(machine["ranks_per_node"], int) or machine["ranks_per_node"] < 1:
-        raise ValueError(f"ranks_per_node is {machine['ranks_per_node']!r}, not an integer of 1 or more")
     if machine["network"] and machine["ranks_per_node"] > 1 and not machine["local"]:
         raise ValueError("ranks share a node, but there is no link local")
     return MachineModel(**machine)
@@ -266,6 +267,12 @@ def _numbers(values: list | None, name: str) -> tuple[float, ...] | None:
     return numbers
 
 
+def _count(value: int | None, name: str) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{name} is {value!r}, not an integer of 1 or more")
+    return value
+
+
 def _number(value: float, name: str) -> float:
     _check_number(value, name)
     return value
@@ -278,6 +285,8 @@ _PARSERS: dict[Any, Callable[[Any, str], object]] = {
     "Link | None": _link,
     "float": _number,
     "tuple[float, ...] | None": _numbers,
+    "int": _count,
+    "int | None": _count,
 }
 
 

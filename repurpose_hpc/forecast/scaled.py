@@ -91,7 +91,13 @@ def budget_profile(network: Network, placement: str, fraction: float) -> Profile
 
 
 def scaled_demand(
-    network: Network, profile: Profile, placement: str, workers: int, per_node: int, comm_dtype: str = EXACT
+    network: Network,
+    profile: Profile,
+    placement: str,
+    workers: int,
+    per_node: int,
+    comm_dtype: str = EXACT,
+    part_weights: np.ndarray | None = None,
 ) -> Demand:
     """The demand without a plan; numbers are expectations and need not be whole.
 
@@ -102,8 +108,9 @@ def scaled_demand(
         workers: P, any number from 1; also the ranks.
         per_node: ranks of a node.
         comm_dtype: in which ghosts travel, of ``COMM_DTYPES``.
+        part_weights: relative speeds of the workers, (P,); None: all equal.
     """
-    owners = block_owners(network, placement, np.ones(workers))
+    owners = block_owners(network, placement, np.ones(workers) if part_weights is None else part_weights)
     owned = {name: _owned_counts(owner, workers) for name, owner in owners.items()}
     # Of a replicated input, every worker pools and so on all that there is.
     counts = {name: owned[name] + np.count_nonzero(owner == EVERYBODY) for name, owner in owners.items()}

@@ -17,6 +17,10 @@ of its own link in; counted from when the last rank has begun to send.  The part
 begins when it is posted, the rest when the rank waits.  So a rank waits for the slowest even if that one
 sends it nothing: the forecast errs on the long side where messages are few.
 
+*Cores.*  Where all ranks share a machine with fewer cores (``shared_cores``), they take turns, and whatever a
+processor does takes as many times longer.  Finding a turn costs nothing here, so more ranks than cores are
+forecast on the short side.
+
 Left out: contention inside the network, making and reading the codes of ghosts, the copies of merged
 exchanges, and bringing outputs to one place (which ``infer`` does not time).
 """
@@ -65,16 +69,16 @@ class Times:
     bytes: float
 
 
-def forecast(demand: Demand, machine: MachineModel, batch: int) -> Times:
+def forecast(demand: Demand, machine: MachineModel, batch: int, slowness: np.ndarray | float = 1.0) -> Times:
     """The time of a forward.
 
-    Only what is not hidden behind computation counts for a part.
+    Only what is not hidden behind computation counts for a part.  For ``slowness`` see ``Clocks``.
     """
     models = [machine]
     for change in ({"gb_per_s": math.inf}, {"latency_us": 0.0}, {"overhead_us": 0.0, "gap_us": 0.0}):
         models.append(_with_links(models[-1], change))
     models[-1] = replace(models[-1], exchange_us=0.0, rank_us=0.0)
-    full, no_bytes, no_latency, free = (Clocks(demand, model, batch).run() for model in models)
+    full, no_bytes, no_latency, free = (Clocks(demand, model, batch, slowness).run() for model in models)
     return Times(full, free, no_latency - free, no_bytes - no_latency, full - no_bytes)
 
 
@@ -86,17 +90,27 @@ def _with_links(machine: MachineModel, change: dict[str, float]) -> MachineModel
 class Clocks:
     """A forward of one batch, with a clock for every rank.
 
+    Args:
+        demand: of the network.
+        machine: that it runs on.
+        batch: samples.
+        slowness: how many times as long each rank's processor takes as the machine's numbers say, (P,).
+
     Attributes:
         clock: seconds on each rank's, (P,).
     """
 
-    def __init__(self, demand: Demand, machine: MachineModel, batch: int) -> None:
+    def __init__(
+        self, demand: Demand, machine: MachineModel, batch: int, slowness: np.ndarray | float = 1.0
+    ) -> None:
         self.demand, self.machine, self.batch = demand, machine, batch
         self.clock = np.zeros(demand.ranks)
         self.node = np.arange(demand.ranks) // machine.ranks_per_node
         sharing = min(demand.ranks, machine.ranks_per_node)
         read = VALUE_BYTES * (demand.weights + batch * demand.kept)
         self.per_byte = machine.memory.seconds_per_byte(read, sharing)
+        turns = max(1.0, demand.ranks / machine.shared_cores) if machine.shared_cores else 1.0
+        self.slowness = turns * slowness
 
     def run(self) -> float:
         """Seconds until the last rank has finished."""
@@ -151,7 +165,7 @@ class Clocks:
         reading = size * weights * self.per_byte
         multiplying = 2 * weights * columns * rate
         busy = np.maximum(reading, multiplying) + 1e-9 * machine.value_ns * rows * columns
-        self.clock = self.clock + np.where(weights > 0, 1e-6 * machine.call_us + busy, 0)
+        self._work(np.where(weights > 0, 1e-6 * machine.call_us + busy, 0))
 
     def _attend(self, step: AttentionDemand) -> None:
         """Attention on every rank that has heads."""
@@ -159,18 +173,22 @@ class Clocks:
         reading = VALUE_BYTES * step.kept * self.per_byte
         rate = machine.dense.seconds_per_flop(np.full(self.demand.ranks, step.rows), step.columns)
         busy = np.maximum(reading, 2 * step.multiply_adds * rate) + 1e-9 * machine.value_ns * step.scores
-        self.clock = self.clock + np.where(step.scores > 0, 1e-6 * machine.call_us + self.batch * busy, 0)
+        self._work(np.where(step.scores > 0, 1e-6 * machine.call_us + self.batch * busy, 0))
 
     def _pass(self, values: np.ndarray, value_ns: float) -> None:
         """A pass over so many values per sample on each rank."""
         busy = 1e-6 * self.machine.call_us + 1e-9 * value_ns * values * self.batch
-        self.clock = self.clock + np.where(values > 0, busy, 0)
+        self._work(np.where(values > 0, busy, 0))
+
+    def _work(self, seconds: np.ndarray) -> None:
+        """Let each rank's processor be busy for so long, as the machine's numbers have it."""
+        self.clock = self.clock + self.slowness * seconds
 
     def _post(self, traffic: Traffic) -> np.ndarray:
         """Post a collective; return the time at which each rank had done so."""
         machine = self.machine
         calling = machine.exchange_us + machine.rank_us * self.demand.ranks
-        self.clock = self.clock + 1e-6 * calling + self._overhead(traffic.messages_out)
+        self._work(1e-6 * calling + self._overhead(traffic.messages_out))
         return self.clock
 
     def _wait(self, traffic: Traffic, posted: np.ndarray) -> None:
@@ -184,7 +202,8 @@ class Clocks:
             last_start = begun[traffic.messages_out[scope] > 0].max()
             arrival = last_start + 1e-6 * link.latency_us + self._transfer(traffic, scope, link)
             arrived = np.where(receives, np.maximum(arrived, arrival), arrived)
-        self.clock = arrived + self._overhead(traffic.messages_in)
+        self.clock = arrived
+        self._work(self._overhead(traffic.messages_in))
 
     def _transfer(self, traffic: Traffic, scope: int, link: Link) -> np.ndarray:
         """Seconds of the links that each rank depends on, (P,)."""

@@ -47,19 +47,25 @@ class TimeLeft:
     """How long work will still take, if what is left goes like what was done.
 
     Args:
-        total: of things to do.
+        total: of things to do, or of their sizes.
         first: of them, that were done before.
     """
 
-    def __init__(self, total: int, first: int = 0) -> None:
+    def __init__(self, total: float, first: float = 0) -> None:
         self.began, self.total, self.first = perf_counter(), total, first
 
-    def __call__(self, done: int) -> str:
+    def __call__(self, done: float) -> str:
         """``, about 40 s left`` when so many are done; "": not known, or hardly any."""
         if done <= self.first:
             return ""
         seconds = (perf_counter() - self.began) / (done - self.first) * (self.total - done)
-        return f", about {_duration(seconds)} left" if seconds >= LEAST_LEFT else ""
+        text = expected(seconds)
+        return text and f"{text} left"
+
+
+def expected(seconds: float) -> str:
+    """``, about 40 s`` of work that is about to begin; "": it hardly takes any time."""
+    return f", about {_duration(seconds)}" if seconds >= LEAST_LEFT else ""
 
 
 class Countdown:

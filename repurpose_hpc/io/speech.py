@@ -7,10 +7,12 @@ library user hears what is printed by default.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from repurpose_hpc.fields import Declared, option, yes
+from repurpose_hpc.io.colour import coloured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +52,4 @@ def tell(result: Mapping[str, object], text: str = "") -> None:
     if _chosen.json:
         print(json.dumps(result), flush=True)
     elif says_text() and text:
-        print(text, flush=True)
+        print(coloured(text, sys.stdout), flush=True)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from repurpose_hpc.errors import PREFIX, UserError
 from repurpose_hpc.fields import typed
 from repurpose_hpc.io.atomic import remove_registered
+from repurpose_hpc.io.colour import coloured
 from repurpose_hpc.process.termination import TERMINATED, Terminated, raising_at_sigterm
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def report_failure(error: BaseException, rank: int) -> None:
         message = f"rank {rank} failed with {type(error).__name__}: {error}; the traceback is above"
     sys.stdout.flush()
     # One write: lines of several ranks must not mix.
-    sys.stderr.write(f"{details}{PREFIX}{message}\n")
+    sys.stderr.write(coloured(f"{details}{PREFIX}{message}\n", sys.stderr))
     sys.stderr.flush()
 
 

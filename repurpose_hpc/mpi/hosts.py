@@ -65,6 +65,14 @@ def cores_per_rank(comm: MPI.Comm) -> int:
     return fewest
 
 
+def shared_cores(comm: MPI.Comm) -> int | None:
+    """Cores that the ranks may use of the machine that all are on; None: there are several; collective."""
+    ranks = comm.allgather((machine(), os.sched_getaffinity(0)))
+    if len({machine_name for machine_name, _ in ranks}) > 1:
+        return None
+    return len(set().union(*(cores for _, cores in ranks)))
+
+
 def machine() -> str:
     """Name that tells the machines of a job apart, but not network namespaces of one machine."""
     if _BOOT.exists():

@@ -195,6 +195,17 @@ class _RunOptional(_Quality, _Verified, total=False):
         Percentiles, Key("the same batch in one process", when="unless `--repeat 0`")
     ]
     speedup: Annotated[float, Key("over one process; below 1: that is faster", when="unless `--repeat 0`")]
+    forecast_us: Annotated[
+        float,
+        Key(
+            "forecast of the latency, by which the number of workers was chosen",
+            "µs",
+            when="of shards of `--workers auto`, run by as many ranks in batches as large as forecast",
+        ),
+    ]
+    forecast_error: Annotated[
+        float, Key("median of latency_us over forecast_us, less 1", when="likewise, unless `--repeat 0`")
+    ]
     first_result_seconds: Annotated[
         float,
         Key(
@@ -381,7 +392,40 @@ class Lossless(TypedDict):
     seconds: Annotated[float, Key("duration of the pass", "s")]
 
 
+class ChoicePoint(TypedDict):
+    """Forecast for a number of workers."""
+
+    workers: Annotated[int, Key("parts of the network, a rank for each")]
+    basis: Annotated[
+        str,
+        Key(
+            "single: the original in one process; assumed: every mixing sends the budget's fraction; scaled: "
+            "as sparse as the plan for another number; plan: counted in one for so many"
+        ),
+    ]
+    forecast_us: Annotated[float, Key("time of a batch", "µs")]
+
+
+class Choice(TypedDict):
+    """What ``--workers auto`` chose, and by which forecasts."""
+
+    workers: Annotated[int, Key("number that was chosen")]
+    ranks_at_most: Annotated[int, Key("largest number that was allowed")]
+    machine: Annotated[str, Key("machine that times are forecast for")]
+    batch_size: Annotated[int, Key("samples per forward")]
+    ranks: Annotated[list[int], Key("ranks of the machine file that the workers suit, in order")]
+    left_out: Annotated[list[int], Key("ranks of the machine file that would slow them down")]
+    workers_per_node: Annotated[int, Key("consecutive workers that share a node")]
+    forecast_us: Annotated[float, Key("time of a batch", "µs")]
+    single_process_us: Annotated[float, Key("time of a batch in one process", "µs")]
+    points: Annotated[list[ChoicePoint], Key("all numbers that were forecast, ascending")]
+
+
 class _RestructuredOptional(_Quality, _HeldOut, total=False):
+    choice: Annotated[
+        Choice,
+        Key("number of workers that was chosen, and by which forecasts", when="with `--workers auto`"),
+    ]
     lossless: Annotated[
         Lossless, Key("what is left of neurons, edges and dense values", when="with `--lossless`")
     ]

@@ -10,6 +10,7 @@ from typing import Any, cast
 from repurpose_hpc.fields import flag, shown
 from repurpose_hpc.io.atomic import write_text
 from repurpose_hpc.io.speech import tell
+from repurpose_hpc.report.choice import Lines, choice_lines
 from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
 
 # Ranks that compute unevenly are worth a line above this; less than so many seconds each say little.
@@ -49,9 +50,6 @@ def render(result: Mapping[str, Any]) -> str:
     sections = (_quality, _latency, _communication, _job, _weights, _seconds)
     report = cast(InferReport, result)
     return aligned(line for section in sections for line in section(report))
-
-
-Lines = list[tuple[str, str]]
 
 
 def aligned(lines: Iterable[tuple[str, str]]) -> str:
@@ -195,7 +193,18 @@ def _latency(r: InferReport) -> Lines:
         ("latency", f"{_spread(r['latency_us'])} per batch of {r['batch_size']}"),
         ("  split", f"{phases} µs (medians on the slowest rank)"),
         ("single process", f"{_spread(r['single_process_latency_us'])}: {_verdict(r)}"),
+        *_forecast(r),
         throughput,
+    ]
+
+
+def _forecast(r: InferReport) -> Lines:
+    """How far the forecast was off by which the number of workers was chosen."""
+    if "forecast_error" not in r:
+        return []
+    measured = r["latency_us"]["median"]
+    return [
+        ("forecast", f"{r['forecast_us']:,.0f} µs, measured {measured:,.0f} µs ({r['forecast_error']:+.0%})")
     ]
 
 
@@ -231,7 +240,7 @@ def _verdict(r: InferReport) -> str:
 def render_restructured(result: Mapping[str, Any]) -> str:
     """The report of ``restructure`` for people, several lines."""
     report = cast(RestructureReport, result)
-    sections = (_measured, _promise_summary, _sent, _kept, _lossless, _output_errors)
+    sections = (choice_lines, _measured, _promise_summary, _sent, _kept, _lossless, _output_errors)
     lines = [line for section in sections for line in section(report)]
     lines += [("import", text) for text in import_summary(report)]
     lines += [("time", f"{report['seconds']:.1f} s"), ("shards", report["shards"])]

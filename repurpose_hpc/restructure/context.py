@@ -50,6 +50,7 @@ class CutContext:
     Attributes:
         network: as it was trained.
         options: as a user gave them.
+        samples: of the calibration data, how many.
         method: how it is restructured.
         constraints: limits and prices; the part weights in it are shares of the neurons.
         speeds: of the workers, relative, (P,), summing to 1.
@@ -64,6 +65,7 @@ class CutContext:
 
     network: Network
     options: Options
+    samples: int
     method: Method
     constraints: Constraints
     speeds: np.ndarray
@@ -219,6 +221,7 @@ def open_context(
     return CutContext(
         network=network,
         options=options,
+        samples=samples.samples,
         method=method,
         constraints=replace(constraints, part_weights=shares, room=constraints.room - tiles),
         speeds=speeds,

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from repurpose_hpc.fields import FieldError
-from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.io.progress import PENDING, TimeLeft
 from repurpose_hpc.io.samples import Samples, check_shape
 from repurpose_hpc.model.comm_dtype import SCALED
 from repurpose_hpc.model.network import Network
@@ -29,6 +29,7 @@ from repurpose_hpc.restructure.computation import ComputeBudgetTooSmall, Workloa
 from repurpose_hpc.restructure.context import CutContext, Log, open_context, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.decisions import Decisions, nothing_decided
+from repurpose_hpc.restructure.duration import works_left
 from repurpose_hpc.restructure.method import Method
 from repurpose_hpc.restructure.options import Options, method_for
 from repurpose_hpc.restructure.owners.choice import choose_owners
@@ -114,12 +115,17 @@ def _finish(
     shares = weight_shares(context)  # 4.1
     if decisions.is_careful:
         workloads = {name: replace(workload, rows={}) for name, workload in workloads.items()}
+    works = works_left(context, decisions)
+    done, left = 0.0, TimeLeft(sum(works.values()))
     for number, mixing in enumerate(context.mixings):
         if mixing.name in decisions.finished:
             context.log(f"{mixing.name}: finished by an earlier run")
         else:
+            place = f"{number + 1} of {len(context.mixings)}"
+            context.log(f"{mixing.name} ({place}): measuring{left(done)}{PENDING}")
             decisions = finish_mixing(context, decisions, number, estimates[number:], shares, workloads)
             _save(context, checkpoint, decisions)
+            done += works[mixing.name]
         # With workloads all mixings may have to be finished again.
         if not workloads:
             context.statistics.forget(mixing.name)
@@ -197,7 +203,6 @@ def finish_mixing(
     mixing, network = context.mixings[number], context.network
     if context.options.comm_dtype in SCALED:
         decisions = measure_scales_until(context, decisions, mixing)
-    context.log(f"{mixing.name} ({number + 1} of {len(context.mixings)}): measuring{PENDING}")
     moments = context.scoring_moments(mixing, decisions)  # 1.1
     problem = context.problem(decisions, mixing, decisions.owners, moments)
     context.log(f"{mixing.name}: eliminating{PENDING}")

@@ -15,7 +15,7 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError, declarations
-from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.io.progress import PENDING, expected
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.labels import understood
@@ -159,6 +159,33 @@ def restructure_to(
 ) -> dict[str, Any]:
     """Restructure ``network`` and write plan and shards to ``directory``; collective.
 
+    For the arguments see ``restructure_for``.
+
+    Returns:
+        the report.
+
+    Raises:
+        UserError: see ``restructure_for``; nothing can be written.
+    """
+    began = time.perf_counter()
+    result = restructure_for(directory, network, samples, options, dtype, log, team, measures, refine)
+    written = write_restructured(directory, result, team)
+    return {**written, "seconds": time.perf_counter() - began}
+
+
+def restructure_for(
+    directory: Path,
+    network: Network,
+    samples: Samples,
+    options: Options,
+    dtype: type,
+    log: Log,
+    team: Team = ALONE,
+    measures: bool = True,
+    refine: Refinement | None = None,
+) -> Restructured:
+    """Restructure ``network``, to be written to ``directory`` by ``write_restructured``; collective.
+
     What an interrupted run had finished is kept in ``.NAME.resume`` beside ``directory`` and used by the
     next one.
 
@@ -173,25 +200,43 @@ def restructure_to(
         measures: whether errors on samples that are held out are wanted, which takes as long again.
         refine: see ``restructure_network``.
 
+    Raises:
+        UserError: see ``restructure_network``; nothing could be written.
+    """
+    # The rank that will write looks, for all.
+    team.map(check_place, [directory])
+    resume = _resume(directory)
+    return _restructure(
+        _RestructureJob(network, samples, options, dtype, log, team, resume, measures, refine)
+    )
+
+
+def write_restructured(directory: Path, result: Restructured, team: Team = ALONE) -> dict[str, Any]:
+    """Write plan and shards to ``directory``, and forget what was kept for a run that goes on; collective.
+
+    Args:
+        directory: of ``restructure_for``.
+        result: the same on all ranks.
+        team: its first rank writes.
+
     Returns:
         the report.
 
     Raises:
-        UserError: see ``restructure_network``; nothing can be written.
+        UserError: nothing can be written.
     """
-    began = time.perf_counter()
-    # The rank that will write looks, for all.
-    team.map(check_place, [directory])
-    resume = directory.with_name(f".{directory.name}.resume")
-    job = _RestructureJob(network, samples, options, dtype, log, team, resume, measures, refine)
-    result = _restructure(job)
 
     def write(directory: Path) -> None:
         result.save(directory)
-        _forget(resume)
+        _forget(_resume(directory))
 
     team.map(write, [directory])
-    return {**result.report, "seconds": time.perf_counter() - began, "shards": str(directory)}
+    return {**result.report, "shards": str(directory)}
+
+
+def _resume(directory: Path) -> Path:
+    """Where finished mixings of shards for ``directory`` are kept until these are complete."""
+    return directory.with_name(f".{directory.name}.resume")
 
 
 class Refinement(Protocol):
@@ -291,8 +336,10 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
 
     best = with_relays_where_they_pay(make, error)
     if not job.options.promises:
+        began = time.perf_counter()
         cut = best(job.samples, job.options, job.log)
-        return Outcome(cut, job.samples, job.options, _held_out(job, best))
+        held_out = _held_out(job, best, time.perf_counter() - began)
+        return Outcome(cut, job.samples, job.options, held_out)
     try:
         return keep_promise(job.network, job.samples, job.options, best, job.log, job.team)
     except BrokenPromise:
@@ -333,13 +380,17 @@ def _refined(job: _RestructureJob, cut: Cut, samples: Samples) -> Cut:
     return Cut(network, cut.plan)
 
 
-def _held_out(job: _RestructureJob, make: Restructure) -> Comparison | None:
-    """Errors on held-out samples of a network that the others have made; None: not known; collective."""
+def _held_out(job: _RestructureJob, make: Restructure, seconds: float) -> Comparison | None:
+    """Errors on held-out samples of a network that the others have made; None: not known; collective.
+
+    With all samples it took ``seconds``.
+    """
     if not job.measures or job.samples.samples < FEWEST:
         return None
     parts = split(job.samples, job.options.seed)
     job.log(
         f"held out: again with {parts.rest.samples} samples, to measure on the other {parts.held_out.samples}"
+        f"{expected(seconds)}"
     )
     try:
         cut = make(parts.rest, job.options, lambda line: job.log(f"held out: {line}"))

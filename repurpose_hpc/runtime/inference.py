@@ -295,6 +295,9 @@ def _report(
         **result.balance_of(ranks, setup.stored.plan.workers, groups),
         **checks.results(),
         **result.latency(first_batch.parallel, first_batch.single),
+        **result.forecast(
+            setup.stored.provenance, comm.size // groups, job.options.batch_size, first_batch.parallel
+        ),
         "throughput": (setup.samples - resumed) / seconds,
         **({"resumed_samples": resumed} if job.options.resume else {}),
         **_sweeps(setup),

@@ -7,7 +7,8 @@ largest (``demands``).  The rest is computed on the root.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -148,6 +149,33 @@ def latency(parallel: Timing | None, single: Timing | None) -> LatencyReport:
         "single_process_latency_us": single_us,
         "speedup": single_us["median"] / latency_us["median"],
     }
+
+
+class ForecastReport(TypedDict, total=False):
+    """A forecast, and how far it was off; empty if there is none of such a run."""
+
+    forecast_us: float
+    forecast_error: float
+
+
+def forecast(
+    provenance: Mapping[str, Any], ranks: int, batch_size: int, parallel: Timing | None
+) -> ForecastReport:
+    """The forecast by which the number of workers was chosen, beside the timed batch.
+
+    Args:
+        provenance: of the plan.
+        ranks: of a group, which run it.
+        batch_size: of the run.
+        parallel: timing of all ranks; None: nothing was timed.
+    """
+    choice = provenance.get("choice")
+    if choice is None or (choice["workers"], choice["batch_size"]) != (ranks, batch_size):
+        return {}
+    report: ForecastReport = {"forecast_us": choice["forecast_us"]}
+    if parallel is not None:
+        report["forecast_error"] = parallel.latency_us()["median"] / choice["forecast_us"] - 1
+    return report
 
 
 def balance_of(ranks: list[RankReport], workers: int, groups: int = 1) -> BalanceReport:

@@ -125,9 +125,9 @@ class Session:
                 give the same array.
 
         Returns:
-            on the root the outputs in the order of the model, each (samples, neurons) or (samples,
-            channels, *positions), ``dtype``, or as the back of the model makes them; a tuple where the model
-            has several outputs.  None elsewhere.
+            on the root the outputs in the order of the model, each (samples, neurons) or (samples, channels)
+            and positions, ``dtype``, or as the back of the model makes them; a tuple where the model has
+            several outputs.  None elsewhere.
 
         Raises:
             UserError: on every rank: values that are not finite in ``dtype``, another shape, not the same

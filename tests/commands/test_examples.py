@@ -1,18 +1,20 @@
 """Every program of ``examples/`` runs as its first lines say, and prints what it promises."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from helpers import ROOT
 
 
-def run(name: str, *arguments: object) -> str:
+def run(name: str | Path, *arguments: object, env: dict[str, str] | None = None) -> str:
     """Output of an example in a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(env or {})}
     command = [sys.executable, ROOT / "examples" / name, *map(str, arguments)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
@@ -45,6 +47,19 @@ def test_plan_looked_at():
     assert len(traffic) == 3
     assert all(traffic[worker][worker] == 0 for worker in range(3))
     assert sum(map(sum, traffic)) > 0
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    """Its cells in a row, as they are stored: without outputs, and without a display."""
+    pytest.importorskip("matplotlib")
+    notebook = json.loads((ROOT / "examples" / "first_look.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert notebook["nbformat"] == 4
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    program = tmp_path / "first_look.py"
+    last = "assert min(found.values()) > 0.85 and len(plt.get_fignums()) == 2 and traffic.shape == (4, 4)"
+    program.write_text("\n".join([*("".join(cell["source"]) for cell in cells), last]), encoding="utf-8")
+    assert "of 4608 values travel" in run(program, env={"MPLBACKEND": "Agg"})
 
 
 def test_under_mpirun(mpirun):

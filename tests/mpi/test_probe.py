@@ -1,6 +1,7 @@
 """Measuring a machine: every rank has the same, and the forecast can read it."""
 
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def quick(monkeypatch):
     tables = {"ROWS": (1, 64), "COLUMNS": (1, 512), "SPARSE_ROWS": (4,), "SPARSE_COLUMNS": (1, 8)}
     tables |= {"MAP_ROWS": (4,), "MAP_SIDES": (4, 7), "WORKING_SETS": (1 << 16,)}
     all_ranks = {"STREAMED": 1 << 20, "TURNS": 2, "TURN_SECONDS": 1e-3}
-    for name, value in {**tables, **all_ranks, "SECONDS": 1e-5, "REPEATS": 2}.items():
+    for name, value in {**tables, **all_ranks, "SECONDS": 1e-5, "REPEATS": 2, "IN_A_ROW": 2}.items():
         monkeypatch.setattr(rates, name, value)
 
 
@@ -39,6 +40,8 @@ def test_a_machine_is_measured(quick, per_node):
     assert (machine.network is None) == (expected == comm.size)
     assert machine.most_ranks == (math.inf if machine.network else comm.size)
     assert len(machine.all_ranks_gb_per_s) == comm.size and min(machine.all_ranks_gb_per_s) > 0
+    # These ranks are on one machine.
+    assert machine.shared_cores == len(frozenset.union(*comm.allgather(frozenset(os.sched_getaffinity(0)))))
     assert parse_machine(asdict(machine)) == machine
     assert "each rank while all read weights: " in probe_command.render(machine)
 

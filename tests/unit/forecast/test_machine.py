@@ -64,6 +64,7 @@ def test_links_limit_the_ranks():
         ({"all_ranks_gb_per_s": []}, "all_ranks_gb_per_s is .*, not 1 numbers above 0"),
         ({"all_ranks_gb_per_s": ["fast"]}, "all_ranks_gb_per_s is 'fast', not a number"),
         ({"all_ranks_gb_per_s": 3}, "expected a readable machine file"),
+        ({"shared_cores": 0}, "shared_cores is 0, not an integer of 1 or more"),
     ],
 )
 def test_what_is_no_machine_is_refused(tmp_path, change, message):
