@@ -3,8 +3,8 @@
     python scripts/late_table.py DIR... --workers 4 8 --budgets 0.05 0.02 --out table.csv
 
 DIR has model.npz, calibration.npz and test.npz, as ``train_deep.py`` writes them.  Each network is
-restructured once; then the test data are computed with 1, 2, ... sweeps, until nothing changes any more.  A
-second call computes only what is missing.
+restructured once, into DIR/shards_WORKERS_BUDGET; then the test data are computed with 1, 2, ... sweeps, until
+nothing changes any more.  A second call computes only what is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rows import read_csv, write_csv
 
-from repurpose_hpc.io.samples import Samples, open_samples
+from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.late import late
@@ -46,16 +46,17 @@ def main() -> None:
                 network = load_model(folder / "model.npz")
                 cut = restructure_network(network, samples, workers=workers, comm_budget=budget)
                 settings = {"network": folder.name, "workers": workers, "budget": budget}
-                found = sweeps_of(cut, open_samples(folder / "test.npz"))
+                cut.save(folder / f"shards_{workers}_{budget}")
+                with np.load(folder / "test.npz") as test:
+                    found = sweeps_of(cut, test["x"][:TEST_SAMPLES], test["y"][:TEST_SAMPLES])
                 rows += [{**settings, **row} for row in found]
                 write_csv(args.out, rows)
                 print(*found, sep="\n", flush=True)
 
 
-def sweeps_of(cut: Restructured, test: Samples) -> list[dict[str, object]]:
-    """The rows of a network: one for each number of sweeps."""
-    x = next(test.batches(TEST_SAMPLES)).astype(np.float32)
-    y = test.y[: len(x)]
+def sweeps_of(cut: Restructured, x: np.ndarray, y: np.ndarray) -> list[dict[str, object]]:
+    """The rows of a network, for samples and their classes: one for each number of sweeps."""
+    x = x.astype(np.float32)
     exact = forward(cut.network, x, np.float32)
     largest, classes, rows = np.abs(exact).max(), exact.argmax(axis=1), []
     rounds = rounds_of(cut.network, cut.plan)
