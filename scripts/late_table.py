@@ -3,7 +3,7 @@
     python scripts/late_table.py DIR... --workers 4 8 --budgets 0.05 0.02 --out table.csv
 
 DIR has model.npz, calibration.npz and test.npz, as ``train_deep.py`` writes them.  Each network is
-restructured once, into DIR/shards_WORKERS_BUDGET; then the test data are computed with 1, 2, ... sweeps, until
+restructured once, into DIR/shards_WORKERS_BUDGET; then the test data are computed with 1, 2, ... sweeps until
 nothing changes any more.  A second call computes only what is missing.
 """
 
