@@ -92,7 +92,7 @@ def retain(
                 continue
             state = states[h, slot]
             if past == 0:
-                state[:] = 0
+                state[:, :] = 0
             for t in range(count if count <= FEW else 0):
                 _step(queries[h], keys[h], values[h], first + t, state, factor, space, out[h])
             for t in range(0, count if count > FEW else 0, CHUNK):
@@ -143,15 +143,15 @@ def _step(
 ) -> None:
     """One token t of a head: the state goes on, and is read."""
     value, result, passed = space.values[0], space.result, space.powers[1]
-    value[:] = values[:, t]
+    for j in range(value.size):
+        value[j], result[j] = values[j, t], 0
     for i in range(len(keys)):
         row, key = state[i], keys[i, t] * scale
         for j in range(row.size):
             row[j] = passed * row[j] + key * value[j]
-    result[:] = 0
-    space.column[:] = queries[:, t]
-    add_rows(state.reshape(-1), 0, result.size, result.size, space.column, result)
-    out[:, t] = result
+    _add(state, result.size, _column(queries, t, space), result)
+    for j in range(result.size):
+        out[j, t] = result[j]
 
 
 @jit
@@ -168,20 +168,23 @@ def _chunk(
     """Tokens of a head that follow one another: the first of them, and how many."""
     first, count = part
     _read(queries, keys, values, part, scale, space)
-    _multiply(keys, part, scale, space)
-    weighed, products = space.queries.reshape(-1), space.products.reshape(-1)
+    for m in range(count):
+        _multiply(_column(keys, first + m, space), m, count, scale, space)
     for i in range(len(queries)):
-        space.queries[i, :count] *= space.powers[1 : count + 1]
+        row = space.queries[i]
+        for t in range(count):
+            row[t] *= space.powers[t + 1]
     for j in range(len(out)):
         row = out[j, first : first + count]
-        row[:] = 0
-        space.column[:] = state[:, j]
-        add_rows(weighed, 0, CHUNK, count, space.column, row)
-        add_rows(products, 0, CHUNK, count, values[j, first : first + count], row)
-    by_token, width = space.values.reshape(-1), state.shape[1]
+        for t in range(count):
+            row[t] = 0
+        _add(space.queries, count, _column(state, j, space), row)
+        _add(space.products, count, values[j, first : first + count], row)
     for i in range(len(state)):
-        state[i] *= space.powers[count]
-        add_rows(by_token, 0, width, width, space.keys[i, :count], state[i])
+        row = state[i]
+        for j in range(row.size):
+            row[j] *= space.powers[count]
+        _add(space.values, row.size, space.keys[i, :count], row)
 
 
 @jit
@@ -196,8 +199,8 @@ def _read(
     """Queries, keys weighed by their distance from the end of the chunk, and values by token."""
     first, count = part
     for i in range(len(queries)):
-        space.queries[i, :count] = queries[i, first : first + count]
         for t in range(count):
+            space.queries[i, t] = queries[i, first + t]
             space.keys[i, t] = keys[i, first + t] * (scale * space.powers[count - 1 - t])
     for j in range(len(values)):
         for t in range(count):
@@ -205,13 +208,25 @@ def _read(
 
 
 @jit
-def _multiply(keys: np.ndarray, part: tuple[int, int], scale: float, space: _Space) -> None:
-    """Products of the keys of a chunk with its later queries, weighed by their distance; else zeros."""
-    (first, count), rows = part, space.queries.reshape(-1)
-    for m in range(count):
-        products = space.products[m, :count]
-        products[:] = 0
-        space.column[:] = keys[:, first + m]
-        add_rows(rows, 0, CHUNK, count, space.column, products)
-        products[:m] = 0
-        products[m:] *= scale * space.powers[: count - m]
+def _multiply(key: np.ndarray, m: int, count: int, scale: float, space: _Space) -> None:
+    """Products of key m of a chunk with its queries, weighed by the distance; 0 of earlier ones."""
+    row = space.products[m]
+    for t in range(count):
+        row[t] = 0
+    _add(space.queries, count, key, row)
+    for t in range(count):
+        row[t] *= scale * space.powers[t - m] if t >= m else 0
+
+
+@jit
+def _column(rows: np.ndarray, j: int, space: _Space) -> np.ndarray:
+    """Column j of some rows, in one piece."""
+    for i in range(len(rows)):
+        space.column[i] = rows[i, j]
+    return space.column
+
+
+@jit
+def _add(rows: np.ndarray, count: int, weights: np.ndarray, out: np.ndarray) -> None:
+    """out[t] += Σ_r weights[r] · rows[r, t] for t below ``count``."""
+    add_rows(rows.reshape(-1), 0, rows.shape[1], count, weights, out)
