@@ -144,7 +144,7 @@ class Language(nn.Module):
 
 
 def draw_weights(network: nn.Module, last: tuple[str, ...], layers: int) -> None:
-    """Normally distributed matrices, smaller ones in what adds to the stream; ``last``: ends of their names."""
+    """Draw matrices; those that add to the stream, whose names end with one of ``last``, are smaller."""
     for name, weight in network.named_parameters():
         if weight.ndim == 2:
             nn.init.normal_(weight, std=0.03 / (math.sqrt(2 * layers) if name.endswith(last) else 1))

@@ -3,8 +3,8 @@
     python scripts/train_retention.py --out DIR
 
 Needs what ``train_language.py`` needs, and reads the same texts.  The directory is one of ``generate``,
-``restructure`` and ``infer``; ``calibration.npz`` and ``test.npz`` in it are texts for them.  One run with the
-defaults takes about half an hour on one core.
+``restructure`` and ``infer``; ``calibration.npz`` and ``test.npz`` in it are texts for them.  An epoch takes
+about two and a half minutes on one core.
 
 What it computes is the parallel form of Sun et al., "Retentive Network: A Successor to Transformer for Large
 Language Models" (2023), with decays, rotations, scales and names as in the public code of torchscale.
@@ -108,7 +108,7 @@ def rotated(heads: torch.Tensor) -> torch.Tensor:
 
 
 def weights_by_distance(heads: int, tokens: int) -> torch.Tensor:
-    """What a token weighs that is so far before another, over the root of their sum: (heads, tokens, tokens)."""
+    """What each token weighs for later ones, over the root of the sum, (heads, tokens, tokens)."""
     decay = 1 - 2.0 ** (-5 - torch.arange(heads))
     distance = torch.arange(tokens)[:, None] - torch.arange(tokens)
     weights = torch.tril(decay[:, None, None] ** distance.clamp(min=0))

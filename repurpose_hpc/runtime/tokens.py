@@ -169,8 +169,8 @@ class TokenSession:
             raise UserError(f"length: expected 0 to {kept} tokens that are kept, got {length}")
         if keeps_states(self.graph) and 0 < length < kept:
             raise UserError(
-                f"length: expected 0 or all {kept} tokens that are kept, as their state does not go back to an "
-                f"earlier one, got {length}; forget all, and run the first {length} again"
+                f"length: expected 0 or all {kept} tokens that are kept, as a state does not go back to an "
+                f"earlier token, got {length}; forget all, and run the first {length} again"
             )
         self._sequences.forget(slot, length)
 

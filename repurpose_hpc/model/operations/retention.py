@@ -1,4 +1,4 @@
-"""Retention: every position of a head reads the values before it, weighed by products and by their distance."""
+"""Retention: a position of a head reads those before it, weighed by products and by their distance."""
 
 from __future__ import annotations
 

@@ -157,6 +157,8 @@ _ENDLESS = 1 << 15
 
 
 def _retnet(config: Config) -> Architecture:
+    if "hidden_size" in config.entries:
+        raise config.error("hidden_size", "decoder_embed_dim instead", "files of fla are not supported")
     config.require("decoder_normalize_before", True)
     config.require("deepnorm", False)
     width, heads = config.integer("decoder_embed_dim"), config.integer("decoder_retention_heads")
