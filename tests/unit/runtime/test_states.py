@@ -56,8 +56,15 @@ def test_what_is_kept_does_not_grow_with_the_length():
     of_length = [session(1, longest=longest).kept_bytes for longest in (1, 4, LONGEST)]
     # Two layers of four heads with four neurons of keys and five of values, and three sequences.
     assert of_length == [2 * 4 * 4 * 5 * 3 * 8] * 3
+    assert session(1, kept_dtype="int8").kept_bytes == of_length[0]
     attention = [TokenSession(split_network(decoder(5), 1), longest=n).kept_bytes for n in (1, 4)]
     assert attention[1] == 4 * attention[0]
+
+
+def test_heads_with_norm_and_gate_send_what_they_add_to_the_stream_alone():
+    """To the three others, in both halves of two blocks; states, norms of heads and gates are never sent."""
+    cut = split_network(NETWORK, 4, round_cost=1e9)
+    assert cut.traffic_matrix().sum() == 2 * 2 * NETWORK.inputs * 4 * 3
 
 
 def test_a_state_is_forgotten_as_a_whole_or_not_at_all():
