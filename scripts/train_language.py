@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,16 +134,20 @@ class Language(nn.Module):
         self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.hidden_size)
         self.layers = nn.ModuleList(Block(sizes) for _ in range(sizes.num_hidden_layers))
         self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
-        for name, weight in self.named_parameters():
-            if weight.ndim == 2:
-                last = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(weight, std=0.03 / (math.sqrt(2 * sizes.num_hidden_layers) if last else 1))
+        draw_weights(self, ("o_proj.weight", "down_proj.weight"), sizes.num_hidden_layers)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = functional.dropout(self.embed_tokens(ids), DROPOUT, self.training)
         for layer in self.layers:
             x = layer(x)
         return functional.linear(self.norm(x), self.embed_tokens.weight)
+
+
+def draw_weights(network: nn.Module, last: tuple[str, ...], layers: int) -> None:
+    """Draw matrices; those that add to the stream, whose names end with one of ``last``, are smaller."""
+    for name, weight in network.named_parameters():
+        if weight.ndim == 2:
+            nn.init.normal_(weight, std=0.03 / (math.sqrt(2 * layers) if name.endswith(last) else 1))
 
 
 def rotated(heads: torch.Tensor, theta: float) -> torch.Tensor:
@@ -210,17 +215,14 @@ def train(network: nn.Module, training: list[list[int]], validation: torch.Tenso
     network.load_state_dict(weights)
 
 
-def write(network: nn.Module, tokenizer: Tokenizer, sizes: Sizes, folder: Path) -> None:
+def write(network: nn.Module, tokenizer: Tokenizer, config: dict[str, object], folder: Path) -> None:
     """The directory: config.json, model.safetensors, tokenizer.json."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
         "tie_word_embeddings": True,
         "torch_dtype": "float16",
         "eos_token_id": tokenizer.token_to_id(END),
-        **vars(sizes),
+        **config,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     arrays = {f"model.{name}": weight.half().contiguous() for name, weight in network.state_dict().items()}
@@ -228,24 +230,37 @@ def write(network: nn.Module, tokenizer: Tokenizer, sizes: Sizes, folder: Path) 
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def main() -> None:
-    """Train, report losses, write the directory."""
+def make_directory(
+    description: str | None,
+    make: Callable[[], nn.Module],
+    vocabulary: int,
+    config: dict[str, object],
+    out: Path,
+) -> None:
+    """Train a network as the command line says, report losses, write the directory with texts for it.
+
+    Args:
+        description: of the script.
+        make: the network, with weights drawn.
+        vocabulary: how many tokens there are.
+        config: entries of ``config.json`` that say what the network is.
+        out: the directory, by default.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--out", type=Path, default=bundled.LANGUAGE)
+    parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
-    sizes, texts = Sizes(), read_texts(options.data, options.seed)
-    held_out = VALIDATION_TEXTS + TEST_TEXTS
-    tokenizer = train_tokenizer(texts[held_out:], sizes.vocab_size)
+    texts, held_out = read_texts(options.data, options.seed), VALIDATION_TEXTS + TEST_TEXTS
+    tokenizer = train_tokenizer(texts[held_out:], vocabulary)
     ids = as_tokens(texts, tokenizer)
     training, validation, test = ids[held_out:], ids[:VALIDATION_TEXTS], ids[VALIDATION_TEXTS:held_out]
-    network = Language(sizes)
+    network = make()
     count = sum(weight.numel() for weight in network.parameters())
     print(f"{len(training)} texts of {sum(map(len, training))} tokens to train {count} weights", flush=True)
     train(network, training, torch.from_numpy(windows(validation)), options.epochs)
@@ -258,9 +273,21 @@ def main() -> None:
         f"test texts: loss {loss:.3f}, perplexity {math.exp(loss):.2f} a token, "
         f"{loss / math.log(2) / share:.3f} bits a byte"
     )
-    write(network, tokenizer, sizes, options.out)
+    write(network, tokenizer, config, options.out)
     write_ids(options.out / bundled.LANGUAGE_TEST.name, rows)
     write_ids(options.out / bundled.LANGUAGE_CALIBRATION.name, calibration(training, options.seed))
+
+
+def main() -> None:
+    """Train the bundled model."""
+    sizes = Sizes()
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        **vars(sizes),
+    }
+    make_directory(__doc__, lambda: Language(sizes), sizes.vocab_size, config, bundled.LANGUAGE)
 
 
 if __name__ == "__main__":

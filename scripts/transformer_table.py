@@ -94,6 +94,8 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--test", type=Path, help="default: the calibration texts that were not drawn")
     parser.add_argument("--workers", type=int, default=4)
+    methods = [*METHODS, *PEERS]
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods, metavar="METHOD")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     model = open_transformer(args.model, check=False, longest=None)
@@ -102,7 +104,8 @@ def main() -> None:
     test = None if args.test is None else read_texts(args.test, model)
     pooling = UNPOOLED if is_decoder(network) else model.pooling()
     cuts = _Cuts(network, calibration, args.workers, pooling)
-    for point in POINTS + DECODER_POINTS * is_decoder(network):
+    points = POINTS + DECODER_POINTS * is_decoder(network)
+    for point in (point for point in points if point.method in args.methods):
         key = {name: str(value) for name, value in point._asdict().items()}
         if any(key.items() <= row.items() for row in rows):
             continue

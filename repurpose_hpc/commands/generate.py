@@ -226,7 +226,7 @@ def render(result: dict[str, Any]) -> str:
         "a step": f"{phases} µs",
         "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "
         f"{result['rounds']} rounds",
-        "kept": f"{max(result['kept_bytes']) / 2**20:.3g} MiB of keys and values on a rank",
+        "kept": f"{max(result['kept_bytes']) / 2**20:.3g} MiB for what is kept of texts on a rank",
     }
     return report.aligned(lines.items())
 

@@ -9,7 +9,7 @@ import numpy as np
 from repurpose_hpc.exporters.graph import REAL, Graph, Value
 from repurpose_hpc.exporters.registry import exports
 from repurpose_hpc.model.network import FREE
-from repurpose_hpc.model.operations import UNLIMITED, Attention, PositionTable, Rotary, Shape
+from repurpose_hpc.model.operations import UNLIMITED, Attention, PositionTable, Retention, Rotary, Shape
 
 
 @exports(PositionTable)
@@ -75,17 +75,23 @@ def _tokens(graph: Graph) -> str:
     return graph.once("tokens", lambda: graph.add("Shape", graph.inputs[0].name, start=1, end=2))
 
 
-def _band(op: Attention, graph: Graph) -> str:
-    """What is added to scores of sequences of any length, (tokens, tokens): -inf where nothing is seen."""
-    zero, one = (graph.known(np.array(number)) for number in (0, 1))
+def _distances(graph: Graph) -> str:
+    """How far keys are behind queries in sequences of any length, (tokens, tokens) int64."""
 
-    def distances() -> str:
+    def make() -> str:
+        zero, one = (graph.known(np.array(number)) for number in (0, 1))
         places = graph.add("Range", zero, graph.add("Squeeze", _tokens(graph)), one)
         ends = (graph.add("Unsqueeze", places, graph.integers([axis])) for axis in (0, 1))
         return graph.add("Sub", *ends)
 
+    return graph.once("distances", make)
+
+
+def _band(op: Attention, graph: Graph) -> str:
+    """What is added to scores of sequences of any length, (tokens, tokens): -inf where nothing is seen."""
+
     def mask() -> str:
-        distance, near = graph.once("distances", distances), []
+        distance, near = _distances(graph), []
         if op.after != UNLIMITED:
             near.append(graph.add("LessOrEqual", distance, graph.known(np.array(op.after))))
         if op.before != UNLIMITED:
@@ -129,6 +135,28 @@ def _with_constants(op: Attention, graph: Graph, scores: str, shape: tuple[int, 
         alike = (constants == constants[:1]).all()
         scores = graph.add("Add", scores, graph.real("mask", constants[:1] if alike else constants))
     return scores, bool(np.isneginf(constants).all(axis=2).any())
+
+
+@exports(Retention)
+def _retention(op: Retention, graph: Graph, sources: Sequence[Value], target: Shape) -> Value:
+    queries, keys, values = sources
+    Q, V = (_by_head(graph, value, op.heads) for value in (queries, values))
+    K = _by_head(graph, keys, op.heads, positions_last=True)
+    positions = queries.shape.values
+    weights = _weights(op, graph) if positions == FREE else graph.real("weights", op.weights(positions, REAL))
+    products = graph.add("Mul", graph.add("MatMul", Q, K), weights)
+    return _joined(graph, graph.add("MatMul", products, V), target, queries)
+
+
+def _weights(op: Retention, graph: Graph) -> str:
+    """What products are multiplied by in sequences of any length, (heads, tokens, tokens)."""
+    distance = _distances(graph)
+    rates = graph.real("rates", -np.log(op.decay.astype(np.float64))[:, None, None])
+    powers = graph.add("Exp", graph.add("Mul", graph.cast(distance), rates))
+    is_seen = graph.add("LessOrEqual", distance, graph.known(np.array(0)))
+    powers = graph.add("Where", is_seen, powers, graph.number(0))
+    roots = graph.add("Sqrt", graph.add("ReduceSum", powers, graph.integers([2]), keepdims=1))
+    return graph.add("Mul", graph.add("Div", powers, roots), graph.number(op.scale))
 
 
 def _by_head(graph: Graph, value: Value, heads: int, positions_last: bool = False) -> str:

@@ -30,6 +30,7 @@ from repurpose_hpc.model.operations import (
     Pool,
     PositionTable,
     Rearrange,
+    Retention,
     Rotary,
     Select,
     Window,
@@ -131,8 +132,8 @@ class Builder:
         positions = max(self._positions[left], self._positions[right], key=math.prod)
         return self._add(Combine(name, (left, right), f"{name}.y", kind), positions)
 
-    def attention(self, op: Attention) -> str:
-        """An attention; ties the neurons of a head."""
+    def attention(self, op: Attention | Retention) -> str:
+        """An attention or a retention; ties the neurons of a head."""
         op = replace(op, sources=tuple(map(self._own_neurons, op.sources)))
         return self._add(op, self._positions[op.sources[0]])
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import UNLIMITED, Attention
+from repurpose_hpc.model.operations import UNLIMITED, Attention, Retention
 
 
 class Pooling(NamedTuple):
@@ -96,6 +96,11 @@ def is_causal(network: Network) -> bool:
     """Whether no token sees one behind it."""
     attentions = [op for op in network.operations if isinstance(op, Attention)]
     return all(op.after != UNLIMITED and op.after <= 0 for op in attentions)
+
+
+def keeps_states(network: Network) -> bool:
+    """Whether something is kept of a sequence that cannot be taken back to an earlier token."""
+    return any(isinstance(op, Retention) for op in network.operations)
 
 
 def is_decoder(network: Network) -> bool:

@@ -584,7 +584,7 @@ class GenerateReport(TypedDict):
         int, Key("bytes of these; what the root gets of outputs is not among them", "bytes per token")
     ]
     rounds: Annotated[int, Key("rounds of exchanges of a step, one after the other")]
-    kept_bytes: Annotated[list[int], Key("room for keys and values on each rank", "bytes")]
+    kept_bytes: Annotated[list[int], Key("room for keys, values and states on each rank", "bytes")]
     ids: Annotated[list[list[int]], Key("new tokens of each text")]
 
 

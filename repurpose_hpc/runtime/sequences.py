@@ -1,7 +1,7 @@
 """Sequences of which the samples of a batch are tokens, and what is kept of them from batch to batch.
 
-Every rank says the same of a batch before it runs.  Keys and values stay where their head is: nothing of
-them is ever sent.
+Every rank says the same of a batch before it runs.  Keys, values and states stay where their head is: nothing
+of them is ever sent.
 """
 
 from __future__ import annotations
@@ -82,6 +82,16 @@ class Sequences:
         shape = (heads, self.slots, self.longest) if self.kept_dtype == np.int8 else (0, 0, 0)
         return self._room((2, *shape), self._dtype)
 
+    def states(self, heads: int, keys: int, values: int) -> np.ndarray:
+        """Memory for what all tokens of a sequence have become together, for each of some heads.
+
+        Returns:
+            (heads, slots, keys, values), of the dtype that is computed in, however long sequences are.
+        """
+        memory = self._arena.take((heads, self.slots, keys, values), self._dtype)
+        self._bytes += memory.nbytes
+        return memory
+
     def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         # Tokens of one neuron lie together.  Where those that there may be fill more than a page, large pages
         # would have all of them in memory after the first token.
@@ -110,5 +120,5 @@ class Sequences:
             first += tokens
 
     def forget(self, slot: int, length: int = 0) -> None:
-        """Keep the first ``length`` tokens of a sequence, which has as many."""
+        """Keep the first ``length`` tokens of a sequence, which has as many; of a state all or none."""
         self.lengths[slot] = length

@@ -18,7 +18,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.comm_dtype import EXACT, WEIGHTS_DTYPES
 from repurpose_hpc.model.ends import Ends
 from repurpose_hpc.model.precision import precision
-from repurpose_hpc.model.texts import check_ids, is_causal
+from repurpose_hpc.model.texts import check_ids, is_causal, keeps_states
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import StoredPlan
@@ -145,7 +145,7 @@ class TokenSession:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of keys and values for which this rank has room."""
+        """Bytes of keys, values and states for which this rank has room."""
         return self._sequences.bytes
 
     def length(self, slot: int) -> int:
@@ -161,11 +161,17 @@ class TokenSession:
         """Keep the first ``length`` tokens of a sequence only, all ranks the same.
 
         Raises:
-            UserError: there is no such slot, or it has not so many tokens.
+            UserError: there is no such slot, it has not so many tokens, or its state cannot be taken back.
         """
         self._check_slot(slot)
-        if not 0 <= length <= self.length(slot):
-            raise UserError(f"length: expected 0 to {self.length(slot)} tokens that are kept, got {length}")
+        kept = self.length(slot)
+        if not 0 <= length <= kept:
+            raise UserError(f"length: expected 0 to {kept} tokens that are kept, got {length}")
+        if keeps_states(self.graph) and 0 < length < kept:
+            raise UserError(
+                f"length: expected 0 or all {kept} tokens that are kept, as a state does not go back to an "
+                f"earlier token, got {length}; forget all, and run the first {length} again"
+            )
         self._sequences.forget(slot, length)
 
     def run(self, further: Sequence[Tokens], pool: Pool = Pool.NONE) -> list[np.ndarray] | None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Attention, Mixing, Rotary, Rows, Select
+from repurpose_hpc.model.operations import Attention, Mixing, Retention, Rotary, Rows, Select
 from repurpose_hpc.model.weights import column_numbers, dense, picked
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.shard import Block, Shard
@@ -28,7 +28,7 @@ from repurpose_hpc.runtime.lowering.blocks import weights_of
 # Sampled neurons of a space, over those that a worker owns.
 SHARE = 0.5
 # What looks at more than one neuron, or moves them.
-_TIES = (Attention, Rotary, Select)
+_TIES = (Attention, Retention, Rotary, Select)
 
 
 def sampled_spaces(graph: Network, original: Network) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ EXAMPLES = {
     "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),
     "Rotary": lambda d, x: d.builder.rotary("op", x, 1, np.array([0.7]), factor=1.5),
     "Attention": lambda d, x: d.attention("op", x, heads=4, groups=2, after=2, softcap=3.0),
+    "Retention": lambda d, x: d.retention("op", x, heads=3),
 }
 
 

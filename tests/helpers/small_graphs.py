@@ -5,7 +5,7 @@ import numpy as np
 from repurpose_hpc.model.activations import RELU, Activation
 from repurpose_hpc.model.builder import Builder
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Attention, Membrane, Window, pointwise, whole_map
+from repurpose_hpc.model.operations import Attention, Membrane, Retention, Window, pointwise, whole_map
 
 TANH = Activation("tanh")
 
@@ -54,6 +54,14 @@ class Draw:
         masks = options.pop("masks", ())
         op = Attention(name, (*sources, *masks), f"{name}.y", heads, groups, d**-0.5, **options)
         return self.builder.attention(op)
+
+    def retention(self, name: str, source: str, heads: int, sizes: tuple[int, int] = (2, 3)) -> str:
+        """Retention of a tensor over itself, ``sizes`` neurons a head of keys and of values."""
+        window, (d, e) = pointwise(self.builder.positions(source)), sizes
+        widths = {"queries": heads * d, "keys": heads * d, "values": heads * e}
+        sources = [self.mixing(f"{name}.{word}", source, m, window) for word, m in widths.items()]
+        decay = 1 - 0.5 ** np.arange(1.0, heads + 1)
+        return self.builder.attention(Retention(name, tuple(sources), f"{name}.y", decay, d**-0.5))
 
 
 def membrane(

@@ -1,11 +1,13 @@
 """Small transformers with random weights, as networks of tokens."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.builder import Builder
+from repurpose_hpc.model.importers.huggingface.config import Config
 from repurpose_hpc.model.importers.huggingface.families import FAMILIES
 from repurpose_hpc.model.importers.transformers.architecture import Architecture
 from repurpose_hpc.model.importers.transformers.arrays import Arrays
@@ -47,8 +49,8 @@ def decoder(
         **{"activation": Activation("silu"), "is_gated": True, "frequencies": np.array([1.0, 0.1])},
         biased=("layers.queries", "layers.values", "layers.up", "layers.down"),
     )
-    architecture = replace(architecture, **changes)
-    arrays = Arrays(FAMILIES[family].names, _Drawn(seed))
+    architecture, chosen = replace(architecture, **changes), FAMILIES[family]
+    arrays = Arrays(chosen.names | chosen.variants(Config(Path("config.json"), {})), _Drawn(seed))
     tokens = arrays.weight("tokens", (architecture.vocabulary, architecture.width))
     return assemble(architecture, arrays, tokens, tokens if has_output else None)
 
@@ -56,6 +58,13 @@ def decoder(
 def encoder(seed: int = 0, **changes) -> Network:
     """Likewise, but tokens see those behind them, and the stream is the output."""
     return decoder(seed, has_output=False, is_causal=False, **changes)
+
+
+def retentive(seed: int = 0, heads: int = 4, **changes) -> Network:
+    """A decoder with retention, of several decays, and values that are wider than keys."""
+    decay = 1 - 0.5 ** np.arange(1.0, heads + 1)
+    kept = {"decay": decay, "value_size": 5, "is_interleaved": True, "biased": ()}
+    return decoder(seed, heads, heads, family="retnet", **kept, **changes)
 
 
 def normalised_behind(seed: int = 0, **changes) -> Network:

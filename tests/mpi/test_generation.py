@@ -28,7 +28,7 @@ pytestmark = pytest.mark.mpi
 
 COMM = MPI.COMM_WORLD
 DIRECTORY = ROOT / "tests/data/transformers"
-DECODERS = ("gpt2", "linear", "llama", "llama3", "mistral", "qwen2", "qwen3")
+DECODERS = ("gpt2", "linear", "llama", "llama3", "mistral", "qwen2", "qwen3", "retnet")
 # As many as ranks, and more than there are heads.
 WORKERS = sorted({COMM.size, max(COMM.size, 6)})
 OWNED, COMMON = 0.0, 1e9

@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 
 from helpers.roots import by_root
-from helpers.small_transformers import decoder, encoder, texts
+from helpers.small_transformers import decoder, encoder, retentive, texts
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.restructure.exact import split_network
 from repurpose_hpc.restructure.tokens.driver import measure_halves, restructure_tokens
@@ -18,6 +18,7 @@ COMM = MPI.COMM_WORLD
 WORKERS = sorted({COMM.size, 5, 8} - set(range(COMM.size)))
 CALIBRATION = texts(1, (9, 1, 14, 20, 11, 16) * 6)
 NETWORKS = {"decoder": decoder(1), "encoder": encoder(2), "one head": decoder(3, heads=1, groups=1)}
+OTHERS = {"retention": retentive(4)}
 # Budget, price of a round: all forms occur.
 BUDGETS = [(1.0, 0.0), (0.5, 0.0), (0.2, 0.0), (0.0, 0.0), (0.5, 1e4)]
 TOLERANCE = {"float32": 1e-12, "bfloat16": 2e-5, "int8": 2e-5, "int4": 2e-5}
@@ -28,7 +29,7 @@ def restructured(name, workers, budget, round_cost, comm_dtype):
     options = TokenOptions(
         workers, comm_budget=budget, round_cost=round_cost, comm_dtype=comm_dtype, load=workers
     )
-    network = NETWORKS[name]
+    network = (NETWORKS | OTHERS)[name]
     if workers == 1:
         return split_network(network, 1)
     measured = measure_halves(network, CALIBRATION, options)
@@ -40,6 +41,16 @@ def restructured(name, workers, budget, round_cost, comm_dtype):
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_are_those_of_the_reference(name, workers, budget, round_cost, comm_dtype):
+    check_outputs(name, workers, budget, round_cost, comm_dtype)
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.2])
+@pytest.mark.parametrize("name", OTHERS)
+def test_outputs_of_other_networks(name, budget):
+    check_outputs(name, COMM.size, budget, 0.0, "float32")
+
+
+def check_outputs(name, workers, budget, round_cost, comm_dtype):
     cut = restructured(name, workers, budget, round_cost, comm_dtype)
     dtype = np.float64 if comm_dtype == "float32" else np.float32
     session = TokenSession(cut, COMM, slots=3, chunk=7, dtype=dtype)

@@ -26,6 +26,7 @@ from repurpose_hpc.model.operations.operation import (
 from repurpose_hpc.model.operations.pool import POOLS, Pool
 from repurpose_hpc.model.operations.positional import PositionTable, Rotary
 from repurpose_hpc.model.operations.rearrange import Rearrange
+from repurpose_hpc.model.operations.retention import Retention
 from repurpose_hpc.model.operations.select import Select
 from repurpose_hpc.model.operations.stitch import Stitch
 from repurpose_hpc.model.operations.window import Window, pointwise, whole_map
@@ -50,6 +51,7 @@ __all__ = [
     "Pool",
     "PositionTable",
     "Rearrange",
+    "Retention",
     "Rotary",
     "Rows",
     "Select",

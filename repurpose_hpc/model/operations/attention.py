@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from repurpose_hpc.model.operations.operation import Cost, Operation, Rows, Shape, dtype_faults, operation
-from repurpose_hpc.model.operations.patches import as_map, from_map, split
+from repurpose_hpc.model.operations.patches import as_map, from_map, joined, split
 
 UNLIMITED = -1
 
@@ -57,7 +57,7 @@ class Attention(Operation):
         for h, Q in enumerate(queries):
             _, P = self._weights(h, Q, keys[h // self._shared], masks)
             heads.append(values[h // self._shared] @ P.swapaxes(1, 2))
-        return from_map(_joined(np.stack(heads)) if heads else sources[0][:0])
+        return from_map(joined(np.stack(heads)) if heads else sources[0][:0])
 
     @property
     def _shared(self) -> int:
@@ -142,7 +142,7 @@ class Attention(Operation):
             g_scores = g_total * slope * Q.dtype.type(self.scale)
             g_queries[h] = keys[group] @ g_scores.swapaxes(1, 2)
             g_keys[group] += Q @ g_scores
-        gradients = [*map(_joined, (g_queries, g_keys, g_values)), *g_masks]
+        gradients = [*map(joined, (g_queries, g_keys, g_values)), *g_masks]
         return [gradient.reshape(source.shape) for gradient, source in zip(gradients, sources, strict=True)]
 
     def restricted(self, target: Rows, *sources: Rows) -> Attention:
@@ -205,9 +205,3 @@ class Attention(Operation):
             yield f"expected truth values in seen, found {self.seen.dtype}"
         if min(self.before, self.after) < UNLIMITED:
             yield f"sees {self.before} positions before and {self.after} after, expected 0 or more, or -1"
-
-
-def _joined(heads: np.ndarray) -> np.ndarray:
-    """(heads, batch, neurons of a head, positions) as (neurons, batch, positions)."""
-    by_neuron = heads.swapaxes(1, 2)
-    return by_neuron.reshape(len(by_neuron) * by_neuron.shape[1], *by_neuron.shape[2:])

@@ -107,6 +107,12 @@ def split(x: np.ndarray, parts: int) -> np.ndarray:
     return x.reshape(parts, len(x) // max(parts, 1), *x.shape[1:])
 
 
+def joined(heads: np.ndarray) -> np.ndarray:
+    """(heads, batch, neurons of a head, positions) as (neurons, batch, positions)."""
+    by_neuron = heads.swapaxes(1, 2)
+    return by_neuron.reshape(len(by_neuron) * by_neuron.shape[1], *by_neuron.shape[2:])
+
+
 def from_map(x: np.ndarray) -> np.ndarray:
     """(neurons, batch, positions) from (neurons, batch, *out); a map of a single position as a vector."""
     x = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))

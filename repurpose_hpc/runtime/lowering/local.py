@@ -29,6 +29,7 @@ from repurpose_hpc.kernels import (
     integrate_and_fire,
     max_pool,
     pack,
+    retain,
     take_positions,
     turn_tokens,
 )
@@ -46,6 +47,7 @@ from repurpose_hpc.model.operations import (
     Pool,
     PositionTable,
     Rearrange,
+    Retention,
     Rotary,
     Rows,
     Select,
@@ -263,6 +265,27 @@ def _attention_of_tokens(
             as_heads(x, count)[..., 0] for x, count in zip(maps, (heads, groups, groups, heads), strict=True)
         )
         return [(attend_tokens, (q, k, v, *past, scales, sequences.table, rule, out))]
+
+    return make
+
+
+@lowers(Retention)
+def _retention(op: Retention, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
+    decay, sequences = op.decay.astype(np.float64), resources.sequences
+    if sequences is not None:
+        sizes = (part.neurons.size // max(op.heads, 1) for part in rows[1:3])
+        kept = sequences.states(op.heads, *sizes)
+
+    def make(*maps: np.ndarray) -> list:
+        q, k, v, out = (as_heads(x, op.heads).reshape(op.heads, -1, x.shape[1] * x.shape[2]) for x in maps)
+        if sequences is None:
+            # Samples are sequences, one after the other in the same state.
+            table = np.zeros((maps[0].shape[1], 4), np.int64)
+            table[:, 0], table[:, 1] = np.arange(len(table)) * maps[0].shape[2], maps[0].shape[2]
+            state = np.empty((op.heads, 1, k.shape[1], v.shape[1]), q.dtype)
+        else:
+            table, state = sequences.table, kept
+        return [(retain, (q, k, v, state, table, decay, op.scale, out))]
 
     return make
 

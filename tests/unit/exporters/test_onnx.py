@@ -134,7 +134,7 @@ def test_groups_of_convolutions(tmp_path):
     assert_close(outputs_of(tmp_path / "model.onnx", graph, rows), forward(network, rows))
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "llama3", "mistral"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama3", "mistral", "retnet"])
 def test_transformers_take_texts_of_any_length(tmp_path, name):
     """Tables, rotations and masks are as long as they are; one that is too long is refused."""
     network = load_tokens(TESTS / "data" / "transformers" / name)

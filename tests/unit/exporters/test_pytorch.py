@@ -48,9 +48,10 @@ def test_a_program_gives_what_the_network_does(tmp_path):
     assert_close(outputs(module, graph, rows[:1]), expected[:1])
 
 
-def test_a_program_takes_texts_of_any_length(tmp_path):
+@pytest.mark.parametrize("make", [small_transformers.decoder, small_transformers.retentive])
+def test_a_program_takes_texts_of_any_length(tmp_path, make):
     torch = pytest.importorskip("torch")
-    network = small_transformers.decoder(layers=1)
+    network = make(layers=1)
     write_torch(graph_alone(network), tmp_path / "model.pt2")
     module = torch.export.load(tmp_path / "model.pt2").module()
     for tokens in (1, 2, network.longest):

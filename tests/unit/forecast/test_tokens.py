@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.machines import PLAIN, with_network
-from helpers.small_transformers import LONGEST, VOCABULARY, decoder, encoder, normalised_behind
+from helpers.small_transformers import LONGEST, VOCABULARY, decoder, encoder, normalised_behind, retentive
 from helpers.token_forms import WISHES, cut_of
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.forecast.demand import AttentionDemand, Demand, LocalDemand, MixingDemand, plan_demand
@@ -55,6 +55,14 @@ def test_a_step_of_one_process_reads_every_weight_once():
     network = decoder()
     of_block = WIDTH * SIZE * (2 * HEADS + 2 * GROUPS) + 3 * WIDTH * HIDDEN
     assert _weights(split_network(network, 1), _alone(network)) == LAYERS * of_block + WIDTH * VOCABULARY
+
+
+def test_a_step_of_retention_takes_as_long_behind_any_text():
+    network = retentive()
+    assert not _attentions(_alone(network))
+    plan = single_worker_plan(network)
+    seconds = {piece_seconds(network, plan, PLAIN, Piece(1, context)) for context in (0, LONGEST - 1)}
+    assert len(seconds) == 1
 
 
 def test_a_copied_stream_by_hand():

@@ -1,6 +1,6 @@
 """Transformers of Hugging Face's library: outputs as it has recorded them, and what is refused.
 
-The fixtures are written by ``tests/data/make_transformers.py``.
+The fixtures are written by ``tests/data/make_transformers.py``, those of RetNet by ``make_retnet.py``.
 """
 
 import json
@@ -114,6 +114,10 @@ def test_a_decoder_sees_nothing_behind_a_position(length):
         ("qwen2", {"rms_norm_eps": 0.1}),
         ("gpt2", {"activation_function": "relu"}),
         ("bert", {"layer_norm_eps": 0.1}),
+        ("retnet", {"layernorm_eps": 0.1}),
+        ("retnet", {"activation_fn": "gelu"}),
+        ("retnet", {"use_lm_decay": True}),
+        ("retnet", {"no_scale_embedding": False}),
     ],
 )
 def test_entries_of_the_configuration_matter(copy, name, changes):
@@ -234,6 +238,12 @@ def test_a_configuration_that_is_not_supported(copy, case):
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ("bert", {"is_decoder": True}, "is_decoder"),
         ("bert", {"architectures": ["BertForMaskedLM"]}, "architectures"),
+        ("retnet", {"hidden_size": 16}, "hidden_size"),
+        ("retnet", {"deepnorm": True}, "deepnorm"),
+        ("retnet", {"decoder_normalize_before": False}, "decoder_normalize_before"),
+        ("retnet", {"use_glu": False}, "subln"),
+        ("retnet", {"decoder_value_embed_dim": 22}, "decoder_value_embed_dim"),
+        ("retnet", {"decoder_embed_dim": 12}, "decoder_embed_dim"),
     ],
 )
 def test_an_entry_of_a_family_that_is_not_supported(copy, name, changes, entry):

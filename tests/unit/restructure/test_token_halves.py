@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from helpers.small_transformers import branching, decoder, encoder, normalised_behind
+from helpers.small_transformers import branching, decoder, encoder, normalised_behind, retentive
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.model.operations import Attention, Mixing
+from repurpose_hpc.model.operations import Attention, Mixing, Retention
 from repurpose_hpc.restructure.exact import with_copied_outputs
 from repurpose_hpc.restructure.tokens.halves import halves_of
 
@@ -25,6 +25,7 @@ NETWORKS = {
     "all biased": decoder(layers=3, biased=BIASED),
     "centred": decoder(layers=3, centred=True, is_gated=False),
     "one head": decoder(layers=3, heads=1, groups=1),
+    "retention": retentive(layers=3),
 }
 
 
@@ -39,7 +40,7 @@ def test_attention_and_perceptron_of_every_block_in_turn(network):
     assert [half.name for half in halves] == names
     assert [half.is_divisible for half in halves] == [False, True] * 3
     for half in halves:
-        assert sum(isinstance(op, Attention) for op in half.inner) == (not half.is_divisible)
+        assert sum(isinstance(op, Attention | Retention) for op in half.inner) == (not half.is_divisible)
         assert half.width == network.inputs and half.neurons == half.out.weights.shape[1]
         weights = [op.weights.size for op in half.inner if isinstance(op, Mixing) and not op.fixed]
         assert half.inner_multiply_adds() == sum(weights)

@@ -26,7 +26,8 @@ def load_directory(directory: Path) -> Network:
     config = Config.read(directory / CONFIG)
     family = _family(config)
     architecture, weights = family.architecture(config), Weights(directory)
-    arrays = Arrays(family.names, weights, family.prefixes, family.is_transposed)
+    names = family.names | family.variants(config)
+    arrays = Arrays(names, weights, family.prefixes, family.is_transposed)
     tokens = arrays.weight("tokens", (architecture.vocabulary, architecture.width))
     is_tied = bool(config.entries.get("tie_word_embeddings", family.is_tied))
     output = _output(weights, tokens, is_tied) if _has_output(config) else None

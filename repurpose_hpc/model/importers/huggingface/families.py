@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from repurpose_hpc.model.importers.huggingface.config import Config
 from repurpose_hpc.model.importers.transformers.architecture import Architecture
 
@@ -24,6 +26,7 @@ class Family:
         ignored: ends of the names of arrays that nothing needs.
         is_transposed: whether weights of layers are (inputs, outputs).
         is_tied: whether the output layer is that of the embeddings where a configuration does not say so.
+        variants: from a configuration, further ``names``.
     """
 
     architecture: Callable[[Config], Architecture]
@@ -33,6 +36,7 @@ class Family:
     ignored: tuple[str, ...] = ()
     is_transposed: bool = False
     is_tied: bool = False
+    variants: Callable[[Config], dict[str, str]] = lambda config: {}
 
 
 _READERS = ("layers.queries", "layers.keys", "layers.values")
@@ -148,6 +152,59 @@ def _bert(config: Config) -> Architecture:
     )
 
 
+# Tokens of a text that a network of retention reads, unless it says more: nothing in it has an end.
+_ENDLESS = 1 << 15
+
+
+def _retnet(config: Config) -> Architecture:
+    if "hidden_size" in config.entries:
+        raise config.error("hidden_size", "decoder_embed_dim instead", "files of fla are not supported")
+    config.require("decoder_normalize_before", True)
+    config.require("deepnorm", False)
+    width, heads = config.integer("decoder_embed_dim"), config.integer("decoder_retention_heads")
+    values = config.integer("decoder_value_embed_dim")
+    for name, size in (("decoder_embed_dim", width), ("decoder_value_embed_dim", values)):
+        if size % heads:
+            raise config.error(name, f"a multiple of decoder_retention_heads, which is {heads}")
+    if width // heads % 2:
+        raise config.error("decoder_embed_dim", f"pairs of neurons to turn, not {width // heads} of a head")
+    if not _is_glu(config):
+        config.require("subln", False)
+    rates = 2.0 ** (-5 - np.arange(heads))
+    if config.entries.get("use_lm_decay"):
+        rates = np.exp(np.linspace(np.log(1 / 32), np.log(1 / 512), heads))
+    return Architecture(
+        layers=config.integer("decoder_layers"),
+        width=width,
+        hidden=config.integer("decoder_ffn_embed_dim"),
+        heads=heads,
+        groups=heads,
+        head_size=width // heads,
+        vocabulary=config.integer("vocab_size"),
+        longest=config.integer("max_position_embeddings", _ENDLESS),
+        epsilon=config.number("layernorm_eps", 1e-6),
+        activation=config.activation("activation_fn"),
+        is_gated=_is_glu(config),
+        # Not those of RoPE: the last pair is at 1 / 10,000.
+        frequencies=10_000.0 ** -np.linspace(0, 1, width // heads // 2),
+        decay=1 - rates,
+        value_size=values // heads,
+        is_interleaved=True,
+        embedding_scale=1.0 if config.entries.get("no_scale_embedding", True) else width**0.5,
+        biased=() if _is_glu(config) else ("layers.up", "layers.down"),
+    )
+
+
+def _is_glu(config: Config) -> bool:
+    return bool(config.entries.get("use_glu", True))
+
+
+def _retnet_variants(config: Config) -> dict[str, str]:
+    names = {"tokens.norm": "layernorm_embedding"} if config.entries.get("layernorm_embedding") else {}
+    perceptron = {"gate": "fc1", "up": "gate"} if _is_glu(config) else {"up": "fc1"}
+    return names | {f"layers.{word}": f"layers.{{}}.ffn.{name}" for word, name in perceptron.items()}
+
+
 _LLAMA_NAMES = {
     "tokens": "embed_tokens",
     **{f"layers.{word}": f"layers.{{}}.self_attn.{word[0]}_proj" for word in ("queries", "keys", "values")},
@@ -186,6 +243,16 @@ _BERT_NAMES = {
     "layers.down": "encoder.layer.{}.output.dense",
     "layers.perceptron.norm": "encoder.layer.{}.output.LayerNorm",
 }
+_RETNET_NAMES = {
+    "tokens": "embed_tokens",
+    **{f"layers.{word}": f"layers.{{}}.retention.{word[0]}_proj" for word in ("queries", "keys", "values")},
+    "layers.attention.gate": "layers.{}.retention.g_proj",
+    "layers.attention.out": "layers.{}.retention.out_proj",
+    "layers.attention.norm": "layers.{}.retention_layer_norm",
+    "layers.perceptron.norm": "layers.{}.final_layer_norm",
+    "layers.down": "layers.{}.ffn.fc2",
+    "norm": "layer_norm",
+}
 
 
 def _decoder(
@@ -209,6 +276,14 @@ FAMILIES = {
         (".attn.bias", ".attn.masked_bias"),
         is_transposed=True,
         is_tied=True,
+    ),
+    "retnet": Family(
+        _retnet,
+        ("RetNetForCausalLM", "RetNetModel"),
+        _RETNET_NAMES,
+        ("model.", ""),
+        ("retnet_rel_pos.angle", "retnet_rel_pos.decay"),
+        variants=_retnet_variants,
     ),
     "bert": Family(
         _bert,

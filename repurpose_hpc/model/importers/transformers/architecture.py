@@ -14,7 +14,7 @@ class Architecture:
     """What a transformer is, without its weights.
 
     Attributes:
-        layers: blocks of attention and a perceptron.
+        layers: blocks of attention, or retention, and a perceptron.
         width: neurons of the residual stream.
         hidden: neurons of a perceptron.
         heads, groups: of queries, and of keys and values.
@@ -29,6 +29,10 @@ class Architecture:
         centred: normalisations subtract the mean (LayerNorm), or they do not (RMSNorm).
         normalises_first: normalisations stand in front of attention and perceptron, or behind the sums.
         types: of texts; tokens are of the first.  0: there are none.
+        decay: of each head of retention, (heads,), whose outputs a gate multiplies; None: it is attention.
+        value_size: neurons of a head of values; 0: as of the others.
+        is_interleaved: pairs that are turned are neighbours, as of ``Rotary``.
+        embedding_scale: of embeddings that are no output layer.
         biased: layers that have biases, by the names that ``transformer`` gives them.
     """
 
@@ -49,4 +53,8 @@ class Architecture:
     centred: bool = False
     normalises_first: bool = True
     types: int = 0
+    decay: np.ndarray | None = None
+    value_size: int = 0
+    is_interleaved: bool = False
+    embedding_scale: float = 1.0
     biased: tuple[str, ...] = ()

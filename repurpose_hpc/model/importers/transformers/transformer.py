@@ -13,7 +13,7 @@ from repurpose_hpc.model.ends.call import EMBEDDING
 from repurpose_hpc.model.importers.transformers.architecture import Architecture
 from repurpose_hpc.model.importers.transformers.arrays import Arrays
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import UNLIMITED, Attention
+from repurpose_hpc.model.operations import UNLIMITED, Attention, Retention
 
 # The name of the model's input, and of the values that a token's number stands for.
 IDS, EMBEDDED = "ids", "embedded"
@@ -60,6 +60,9 @@ class Transformer:
         """The stream in front of the first block: tokens and positions."""
         width, longest, arrays = self._architecture.width, self._architecture.longest, self._arrays
         stream = self.builder.input("input", width)
+        if self._architecture.embedding_scale != 1:
+            scale = np.full((width, 1), self._architecture.embedding_scale, np.float32)
+            stream = self.builder.affine("tokens.scaled", stream, scale, np.zeros_like(scale))
         if arrays.has("positions"):
             table = arrays.weight("positions", (longest, width)).T
             if types := self._architecture.types:
@@ -88,29 +91,43 @@ class Transformer:
         return self.builder.mixing("output", stream, W, np.zeros(len(W), W.dtype))
 
     def _attended(self, x: str, layer: int) -> str:
-        """What attention adds to the stream."""
+        """What attention or retention adds to the stream."""
         a, name = self._architecture, f"layers.{layer}.attention"
         queries, keys, values = self._read(x, layer)
+        queries = self._placed("queries", queries, a.heads, layer)
+        sources = queries, self._placed("keys", keys, a.groups, layer), values
+        target, scale = f"{name}.y", a.head_size**-0.5
+        if a.decay is not None:
+            made = self.builder.attention(Retention(name, sources, target, a.decay, scale))
+            return self._linear("layers.attention.out", self._gated(made, x, layer), a.width, layer)
         op = Attention(
             name=name,
-            sources=(
-                self._placed("queries", queries, a.heads, layer),
-                self._placed("keys", keys, a.groups, layer),
-                values,
-            ),
-            target=f"{name}.y",
+            sources=sources,
+            target=target,
             heads=a.heads,
             groups=a.groups,
-            scale=a.head_size**-0.5,
+            scale=scale,
             before=a.window - 1 if a.window else UNLIMITED,
             after=0 if a.is_causal else UNLIMITED,
         )
         return self._linear("layers.attention.out", self.builder.attention(op), a.width, layer)
 
+    def _gated(self, made: str, x: str, layer: int) -> str:
+        """What retention makes, of each head over its root mean square, times a gate."""
+        size = self.builder.neurons(made) // self._architecture.heads
+        ones = np.ones(size, np.float32)
+        normalised = self._scaled(
+            f"layers.{layer}.attention.heads", made, ones, 0 * ones, self._architecture.heads
+        )
+        gate = self._linear("layers.attention.gate", x, self.builder.neurons(made), layer)
+        gate = self.builder.elementwise(f"layers.{layer}.attention.gate.activation", gate, Activation("silu"))
+        return self.builder.combine(f"layers.{layer}.attention.gated", gate, normalised, "multiply")
+
     def _read(self, x: str, layer: int) -> list[str]:
         """Queries, keys and values; some families have them in one layer."""
         a = self._architecture
-        sizes = [count * a.head_size for count in (a.heads, a.groups, a.groups)]
+        value_size = a.value_size or a.head_size
+        sizes = [a.heads * a.head_size, a.groups * a.head_size, a.groups * value_size]
         words = [f"layers.{word}" for word in ("queries", "keys", "values")]
         if not self._arrays.has("layers.packed"):
             return [self._linear(word, x, size, layer) for word, size in zip(words, sizes, strict=True)]
@@ -126,7 +143,9 @@ class Transformer:
             x = self._normalised(f"{name}.norm", x, layer, heads)
         if a.frequencies is None:
             return x
-        return self.builder.rotary(_numbered(f"{name}.turned", layer), x, heads, a.frequencies)
+        return self.builder.rotary(
+            _numbered(f"{name}.turned", layer), x, heads, a.frequencies, a.is_interleaved
+        )
 
     def _perceptron(self, x: str, layer: int) -> str:
         """What the perceptron adds to the stream."""
@@ -159,10 +178,15 @@ class Transformer:
         scale = self._arrays.weight(name, (size,), layer)
         is_centred = self._architecture.centred
         shift = self._arrays.bias(name, size, layer) if is_centred else np.zeros(size, scale.dtype)
-        members = np.repeat(np.eye(heads, dtype=np.float32), size, axis=1)
         if is_centred:
+            members = _members(size, heads)
             mean = self._spread(f"{called}.mean", self._mean(f"{called}.mean", x, members), members)
             x = builder.combine(f"{called}.centred", x, mean, "subtract")
+        return self._scaled(called, x, scale, shift, heads)
+
+    def _scaled(self, called: str, x: str, scale: np.ndarray, shift: np.ndarray, heads: int) -> str:
+        """All neurons, or those of each head, over their root mean square; then scale and shift, (size,)."""
+        builder, members = self.builder, _members(scale.size, heads)
         squares = builder.elementwise(f"{called}.squares", x, Activation("square"))
         variance = self._mean(f"{called}.variance", squares, members)
         ones, epsilon = np.ones((heads, 1), scale.dtype), self._architecture.epsilon
@@ -184,6 +208,11 @@ class Transformer:
         return self.builder.mixing(
             f"{name}.spread", x, weights, np.zeros(len(weights), np.float32), None, True
         )
+
+
+def _members(size: int, heads: int) -> np.ndarray:
+    """Which neurons belong to each head, (heads, neurons) of 0 and 1."""
+    return np.repeat(np.eye(heads, dtype=np.float32), size, axis=1)
 
 
 def _numbered(name: str, layer: int) -> str:
