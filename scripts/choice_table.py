@@ -34,7 +34,6 @@ from repurpose_hpc.restructure.options import Options
 
 RANKS = (1, 2, 3, 4)
 BATCHES = (1, 16, 256)
-KEY = ("label", "network", "batch")
 
 
 def main() -> None:
@@ -122,23 +121,39 @@ def append(path: Path, points: list[dict]) -> None:
 
 
 def table(path: Path) -> list[str]:
-    """Lines of Markdown: a row for every network, place and batch."""
+    """Lines of Markdown: a row for every network, place and batch.
+
+    What was measured several times has the least time of all, the last forecast, and every choice.
+    """
     with open(path, newline="") as file:
-        points = list(csv.DictReader(file))
+        points = sorted(csv.DictReader(file), key=lambda point: (*_key(point), int(point["ranks"])))
     heads = ["place", "network", "batch", *(f"{ranks}" for ranks in RANKS), "chosen", "over the best"]
     lines = [heads, ["---"] * len(heads)]
-    for key, group in groupby(points, lambda point: tuple(point[name] for name in KEY)):
-        by_ranks = {int(point["ranks"]): point for point in group}
-        (chosen,) = (ranks for ranks, point in by_ranks.items() if point["chosen"] == "1")
-        medians = {ranks: float(point["median_us"]) for ranks, point in by_ranks.items()}
-        cells = [_cell(by_ranks.get(ranks)) for ranks in RANKS]
-        lines.append([*key, *cells, str(chosen), f"{medians[chosen] / min(medians.values()):.2f}"])
+    for key, group in groupby(points, _key):
+        by_ranks: dict[int, list[dict]] = {}
+        for point in group:
+            by_ranks.setdefault(int(point["ranks"]), []).append(point)
+        least = {ranks: _least(found) for ranks, found in by_ranks.items()}
+        choices = [
+            ranks for ranks, found in by_ranks.items() if any(point["chosen"] == "1" for point in found)
+        ]
+        over = max(least[ranks] for ranks in choices) / min(least.values())
+        cells = [_cell(by_ranks.get(ranks, [])) for ranks in RANKS]
+        lines.append([*map(str, key), *cells, " or ".join(map(str, choices)), f"{over:.2f}"])
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _cell(point: dict | None) -> str:
-    """Measured median, and forecast."""
-    return "" if point is None else f"{float(point['median_us']):,.0f} ({float(point['forecast_us']):,.0f})"
+def _key(point: dict) -> tuple[str, str, int]:
+    return point["label"], point["network"], int(point["batch"])
+
+
+def _least(found: list[dict]) -> float:
+    return min(float(point["least_us"]) for point in found)
+
+
+def _cell(found: list[dict]) -> str:
+    """The least time measured, and the forecast."""
+    return f"{_least(found):,.0f} ({float(found[-1]['forecast_us']):,.0f})" if found else ""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from repurpose_hpc.exporters.graph import REAL, Graph, Value
 from repurpose_hpc.exporters.onnx_model import at_opset
@@ -19,7 +20,7 @@ def settled(ends: Ends) -> Ends:
         UserError: they cannot be written, or onnx is missing.
     """
     front, back = (None if end is None else at_opset(end) for end in (ends.front, ends.back))
-    return Ends(front, back)
+    return replace(ends, front=front, back=back)
 
 
 def take_outputs(graph: Graph, network: Network) -> list[Port]:
@@ -29,7 +30,9 @@ def take_outputs(graph: Graph, network: Network) -> list[Port]:
         return [Port(graph.names.new(port.name), port.shape, port.dtype) for port in back.outputs]
     tensors = network.output_tensors
     names = ["output"]
-    if len(tensors) > 1:  # after their layers
+    if len(network.ends.output_names) == len(tensors):
+        names = [*network.ends.output_names]
+    elif len(tensors) > 1:  # after their layers
         heads = ("" if head == "identity" else f".{head}" for head in network.heads)
         names = [tensor.removesuffix(".y") + head for tensor, head in zip(tensors, heads, strict=True)]
     return [
@@ -41,15 +44,27 @@ def take_outputs(graph: Graph, network: Network) -> list[Port]:
 def add_front(graph: Graph, network: Network) -> dict[str, Value]:
     """The inputs of the model, and what stands before the network: the inputs of the network, by tensor."""
     front, tensors = network.ends.front, network.input_tensors
-    if front is None:
-        names = [graph.input(network.space_of[tensor], network.layout(tensor)) for tensor in tensors]
-    else:
+    if front is not None:
         made = graph.splice(front, [graph.input(*vars(port).values()) for port in front.inputs])
-        ports = zip(made, front.outputs, tensors, strict=True)
-        names = [_seen(graph, name, port, network.layout(tensor)) for name, port, tensor in ports]
+        ports = [*front.outputs]
+    else:
+        ports = _inputs(network)
+        made = [graph.input(*vars(port).values()) for port in ports]
+    names = [
+        _seen(graph, name, port, network.layout(tensor))
+        for name, port, tensor in zip(made, ports, tensors, strict=True)
+    ]
     return {
         tensor: _by_neuron(graph, network, tensor, name) for tensor, name in zip(tensors, names, strict=True)
     }
+
+
+def _inputs(network: Network) -> list[Port]:
+    """The inputs of a model without a front: as in its file, where that is known of each."""
+    ports, tensors = network.ends.input_ports, network.input_tensors
+    if [port.size for port in ports] == [network.size(tensor) for tensor in tensors]:
+        return [*ports]
+    return [Port(network.space_of[tensor], network.layout(tensor), REAL.name) for tensor in tensors]
 
 
 def _seen(graph: Graph, name: str, port: Port, sizes: tuple[int, ...]) -> str:

@@ -4,12 +4,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from helpers import small_plans, small_transformers
+from helpers import onnx_models, small_plans, small_transformers
 from helpers.exported import assert_close, played
 from repurpose_hpc.commands.export import parse, run
 from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.restructure.exact import split_network
+from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.runtime.session import Session
 
 
@@ -84,3 +87,38 @@ def test_a_transformer(tmp_path, capsys):
 def test_a_file_of_the_shards_stays(shards):
     with pytest.raises(UserError, match="--to: expected a place of its own"):
         export(shards[0], "--to", shards[0] / "plan.h5")
+
+
+def test_names_and_shapes_of_the_original(tmp_path, capsys):
+    """Shards keep them, and what is written can be restructured again."""
+    draw = np.random.default_rng(0)
+    shapes = {"W": (24, 16), "V": (10, 24), "U": (10, 5)}
+    constants = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        onnx_models.node("Flatten", "image", "flat"),
+        onnx_models.node("Gemm", "flat W", "hidden", transB=1),
+        onnx_models.node("Relu", "hidden", "active"),
+        onnx_models.node("Gemm", "active V", "seen", transB=1),
+        onnx_models.node("Gemm", "more.facts U", "known", transB=1),
+        onnx_models.node("Add", "seen known", "scores:0"),
+    ]
+    inputs = {"image": ("batch", 1, 4, 4), "more.facts": ("batch", 5)}
+    original = tmp_path / "original.onnx"
+    onnx_models.save(original, nodes, constants, opset=17, outputs=("scores:0",), inputs=inputs)
+    x = draw.normal(size=(60, 21)).astype(np.float32)
+    cut = restructure_network(load_model(original), Samples.of(x), workers=2)
+    cut.save(tmp_path / "shards")
+    export(tmp_path / "shards", "--to", tmp_path / "model.onnx")
+    line = capsys.readouterr().out
+    assert (
+        "image (samples, 1, 4, 4) float32, more.facts (samples, 5) float32 -> scores:0 (samples, 10)" in line
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    given = {"image": x[:, :16].reshape(-1, 1, 4, 4), "more.facts": x[:, 16:]}
+    (found,) = session.run(["scores:0"], given)
+    expected = Session(tmp_path / "shards").run(x)
+    assert_close(found, expected)
+    again = restructure_network(load_model(tmp_path / "model.onnx"), Samples.of(x), workers=1)
+    assert [port.name for port in again.network.ends.input_ports] == [*given]
+    export(tmp_path / "shards", "--to", tmp_path / "parts")
+    assert_close(played(tmp_path / "parts", x), expected)

@@ -30,11 +30,16 @@ class Ends:
         back: from the outputs of the middle, their heads applied, to those of the model; None: likewise.
         one_by_one: whether the ends, and the heads, are computed of every sample by itself.  Of several NumPy
             and BLAS may add up in another order.
+        input_ports: of the model, as its file has them; (): it has no names for them.  Nothing is computed by
+            these: they are for who writes the model again.
+        output_names: of the model, likewise.
     """
 
     front: Subgraph | None = None
     back: Subgraph | None = None
     one_by_one: bool = False
+    input_ports: tuple[Port, ...] = ()
+    output_names: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.front is not None or self.back is not None

@@ -12,6 +12,8 @@ from repurpose_hpc.model.ends import Ends, Port, Step, Subgraph
 from repurpose_hpc.plan.files.content import Content
 
 _ENDS = ("front", "back")
+# Beside the group: programs that know nothing of it run the same shards.
+NAMES = "names"
 
 
 def write_ends(group: h5py.Group, ends: Ends) -> None:
@@ -22,17 +24,28 @@ def write_ends(group: h5py.Group, ends: Ends) -> None:
             _write(group.create_group(name), subgraph)
 
 
-def read_ends(content: Content, group: h5py.Group) -> Ends:
-    """The ends that ``write_ends`` stored in a group of a file.
+def write_names(file: h5py.File, ends: Ends) -> None:
+    """Store what the inputs and outputs of the model are called, if that is known."""
+    if ends.input_ports or ends.output_names:
+        names = {"inputs": [vars(port) for port in ends.input_ports], "outputs": ends.output_names}
+        file[NAMES] = np.bytes_(json.dumps(names))
+
+
+def read_ends(content: Content) -> Ends:
+    """The ends and names in a file, those that there are.
 
     Raises:
         ValueError, KeyError: they are damaged.
     """
+    file = content.file
+    group = file.get("ends", {})
     try:
         front, back = (_read(content, group[name]) if name in group else None for name in _ENDS)
+        names = json.loads(file[NAMES][()]) if NAMES in file else {"inputs": [], "outputs": []}
+        inputs, outputs = _ports(names["inputs"]), tuple(map(str, names["outputs"]))
     except (TypeError, AttributeError) as error:  # an attribute too many, missing, or of another type
         raise ValueError(f"its ends are damaged: {error}") from None
-    return Ends(front, back)
+    return Ends(front, back, input_ports=inputs, output_names=outputs)
 
 
 def _write(group: h5py.Group, subgraph: Subgraph) -> None:

@@ -41,7 +41,7 @@ from repurpose_hpc.plan.assemble import assemble
 from repurpose_hpc.plan.files.blocks import StoredBlocks, has_sparse, tied_mixings, write_blocks
 from repurpose_hpc.plan.files.checks import check_counts, check_shard, check_tokens
 from repurpose_hpc.plan.files.content import ALIGNMENT, MAPPED_BYTES, Content
-from repurpose_hpc.plan.files.ends import read_ends, write_ends
+from repurpose_hpc.plan.files.ends import read_ends, write_ends, write_names
 from repurpose_hpc.plan.files.graph import read_graph, write_graph
 from repurpose_hpc.plan.files.mapped import MappedFile
 from repurpose_hpc.plan.files.texts import described, read_rules
@@ -267,6 +267,7 @@ def write_plan_file(
                     group[name] = mask.astype(np.uint8)
         if network.ends:
             write_ends(file.create_group("ends"), network.ends)
+        write_names(file, network.ends)
         if network.longest:
             file.attrs["longest"] = network.longest
             file["texts"] = np.bytes_(described(texts))
@@ -320,7 +321,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}
         check_counts(plan.workers, digests, traffic)
-        ends = read_ends(content, file["ends"]) if "ends" in file else Ends()
+        ends = read_ends(content)
         longest = int(file.attrs.get("longest", 0))
         check_tokens(longest, ends)
         return StoredPlan(

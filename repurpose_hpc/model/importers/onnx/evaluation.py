@@ -18,6 +18,7 @@ import numpy as np
 
 from repurpose_hpc.errors import LacksMemory, Note, UserError
 from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.ends import Port
 from repurpose_hpc.model.forward import apply_head, compute, flat, split_inputs
 from repurpose_hpc.model.importers.input_shapes import InputShapes
 from repurpose_hpc.model.importers.onnx.constants import fold
@@ -73,7 +74,19 @@ def network_of(graph: Graph, are_sequences: bool = False) -> Network:
         more = f" (the first of {len(others) + 1} nodes; the command inspect lists all)" if others else ""
         kind = LacksMemory if any(refusal.lacks_memory for refusal in divided.refusals) else UserError
         raise kind(f"{graph.path}: {first}{more}; change the model before exporting it")
-    return replace(divided.evaluation.network(), ends=divided.ends)
+    ends = replace(divided.ends, input_ports=_inputs(graph), output_names=graph.outputs)
+    return replace(divided.evaluation.network(), ends=ends)
+
+
+def _inputs(graph: Graph) -> tuple[Port, ...]:
+    """The inputs as the file has them; none if NumPy has no name for their numbers."""
+    from onnx import helper
+
+    try:
+        dtypes = {name: helper.tensor_dtype_to_np_dtype(number).name for name, number in graph.types.items()}
+    except KeyError:
+        return ()
+    return tuple(Port(name, shape[1:], dtypes[name]) for name, shape in graph.inputs.items())
 
 
 def unsupported(path: Path, input_shapes: InputShapes | None = None) -> list[Refusal]:
