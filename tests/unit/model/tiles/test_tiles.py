@@ -214,6 +214,17 @@ def test_the_mean_over_a_map_is_a_sum_over_tiles():
     assert plan.values_sent(cut, mean) == 5 * 3
 
 
+def test_nothing_is_cut_out_for_strides_that_pass_over_the_end():
+    """Of 4 rows and 6 columns the windows see 3 and 5: they are over the tile as it is."""
+    draw = Draw(2)
+    tensor = draw.mixing("a", draw.builder.input("input", 2, (8, 6)), 3, square_window((8, 6), 1, pad=0))
+    tensor = draw.mixing("b", tensor, 4, square_window((8, 6), 1, 2, pad=0))
+    network = draw.builder.build((tensor,), ("identity",))
+    cut = tiled(network, 2, Division(2, ({8: (0, 4, 8), 4: (0, 2, 4)},)))
+    assert_same(network, cut)
+    assert {mixing.source for mixing in cut.mixings if mixing.name.startswith("b@")} == {"a.y@0", "a.y@1"}
+
+
 def test_areas_and_places():
     rectangle = ((1, 3), (0, 2))
     assert area(rectangle) == 4 and common(rectangle, ((2, 5), (1, 9))) == ((2, 3), (1, 2))
