@@ -4,10 +4,9 @@
     sudo scripts/rehearse.sh 4 1gbit python scripts/position_speed.py MODEL INPUT --workers 4 --out DIR
 
 Shards are made once, in DIR, with the whole budget, so that all plans compute the same (``--verify``): the
-whole network for one process, all channels, and all layers with maps by position.  A fourth plan sends 0.05
-of the values by channel: with random weights its outputs are worth nothing.  Every turn runs all plans, one
-after the other; the table has medians over the turns.  *Computed*, *packed* and *waited* are milliseconds of
-a sample, of the rank that computes most: beside them is what one process takes.
+whole network for one process, all channels, and all layers with maps by position.  Every turn runs all plans,
+one after the other; the table has medians over the turns.  *Computed*, *packed* and *waited* are milliseconds
+of a sample, of the rank that computes most: beside them is what one process takes.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from rows import markdown
 
 COMMAND = [sys.executable, "-m", "repurpose_hpc"]
 NAMES = ("plan", "P", "bytes a sample", "rounds", "ms", "one process / this", "computed", "packed", "waited")
-# By channel, few values are chosen by the norms of weights: other methods look at Gram matrices.
-FEW = ("--comm-budget", "0.05", "--method", "magnitude", "--assignment", "contiguous")
 ALL = ("--comm-budget", "1")
 
 
@@ -45,8 +42,7 @@ def main() -> None:
     layers = _layers(args.model)
     plans = {
         "one process": (1, ALL),
-        "channels, all": (args.workers, ALL),
-        "channels, 0.05": (args.workers, FEW),
+        "channels": (args.workers, ALL),
         "positions": (args.workers, (*ALL, "--by-position", str(layers))),
     }
     shards = {name: _made(args, name, *plan) for name, plan in plans.items()}

@@ -1,6 +1,7 @@
 """``restructure --by-position``: shards that run, report and go on like any others."""
 
 import contextlib
+import csv
 import json
 
 import h5py
@@ -106,6 +107,23 @@ def test_a_promise_is_kept_with_the_least(mpirun, folder, error):
     numbers = [0, *(n for n in tried if any(f"by position, {n} layers" in line for line in lines)), 3]
     assert found.report["values_sent"] == min(tried[n] for n in numbers if n in tried)
     assert found.report["output_error_held_out"] <= error
+
+
+def test_a_study_has_the_same_numbers(mpirun, folder):
+    """As ``restructure`` prints; other numbers of layers are other points."""
+    report, _ = run_restructure(mpirun, folder, "--comm-budget", 0.6, "--by-position", 2)
+    files = folder / "model.onnx", "--calibration", folder / "x.npy", "--test", folder / "x.npy"
+    options = "--workers", 3, "--methods", "data", "--budgets", 0.6, "--out", folder / "study"
+    for layers in (2, 0):
+        words = "study", *files, *options, "--by-position", layers
+        done = mpirun(1, "-m", "repurpose_hpc", *words)
+        assert done.returncode == 0, done.stderr
+    with open(folder / "study" / "study.csv", newline="") as file:
+        rows = {row["by_position"]: row for row in csv.DictReader(file)}
+    assert {*rows} == {"2", "0"}
+    assert int(rows["2"]["values_sent"]) == report["values_sent"]
+    assert int(rows["2"]["dense_values"]) == report["dense_values"] == int(rows["0"]["dense_values"])
+    assert float(rows["2"]["test_output_error"]) == pytest.approx(report["output_error"], rel=1e-3)
 
 
 def test_forecasts_and_a_worker_without_a_tile(mpirun, folder):
