@@ -5,8 +5,8 @@
 
 Shards are made once, in DIR, with the whole budget, so that all plans compute the same (``--verify``): the
 whole network for one process, all channels, and all layers with maps by position.  Every turn runs all plans,
-one after the other; the table has medians over the turns.  *Computed*, *packed* and *waited* are milliseconds
-of a sample, of the rank that computes most: beside them is what one process takes.
+one after the other; the table has medians over the turns.  *Computed* and *packed* are
+milliseconds of a sample, of the rank that computes most; *the rest* is what it waited and exchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from pathlib import Path
 from rows import markdown
 
 COMMAND = [sys.executable, "-m", "repurpose_hpc"]
-NAMES = ("plan", "P", "bytes a sample", "rounds", "ms", "one process / this", "computed", "packed", "waited")
+NAMES = (
+    "plan",
+    "P",
+    "bytes a sample",
+    "rounds",
+    "ms",
+    "one process / this",
+    "computed",
+    "packed",
+    "the rest",
+)
 ALL = ("--comm-budget", "1")
 
 
@@ -89,13 +99,14 @@ def _measured(args: argparse.Namespace, shards: Path, ranks: int) -> dict:
 def _row(name: str, ranks: int, runs: list[dict], alone: float, args: argparse.Namespace) -> tuple[str, ...]:
     """The columns of a plan; ``alone``: microseconds of one process for a batch."""
     time = _median(runs, lambda run: run["latency_us"]["median"])
-    phases = {
-        phase: _median(runs, lambda run, phase=phase: 1000 * run["seconds"][phase] / run["samples"])
-        for phase in ("compute", "pack", "wait")
-    }
-    sent, rounds = runs[0]["bytes_sent"], runs[0]["rounds"]
     ms = time / 1000 / args.batch_size
-    columns = (f"{ms:.1f}", f"{alone / time:.2f}", *(f"{value:.1f}" for value in phases.values()))
+    computed, packed = (
+        _median(runs, lambda run, phase=phase: 1000 * run["seconds"][phase] / run["samples"])
+        for phase in ("compute", "pack")
+    )
+    sent, rounds = runs[0]["bytes_sent"], runs[0]["rounds"]
+    phases = computed, packed, max(0.0, ms - computed - packed)
+    columns = (f"{ms:.1f}", f"{alone / time:.2f}", *(f"{value:.1f}" for value in phases))
     return name, str(ranks), f"{sent:,.0f}", str(rounds), *columns
 
 
