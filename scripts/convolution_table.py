@@ -13,7 +13,7 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.tiles import tileable
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.positions import cheapest
+from repurpose_hpc.restructure.sharing import cheapest
 from repurpose_hpc.studies.accuracy.study import open_study
 
 BUDGETS = (0.2, 0.1, 0.05)

@@ -17,7 +17,8 @@ from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.tiles import most_multiply_adds, tiles_of
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.positions import Sharing, candidates, cheapest
+from repurpose_hpc.restructure.positions import candidates
+from repurpose_hpc.restructure.sharing import Sharing, cheapest
 
 TITLES = ("P", "layers", "halos, maps brought together", "everything", "halos all sent", "multiply-adds")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from accuracy_table import arguments
 
 from repurpose_hpc.io.atomic import write_csv
+from repurpose_hpc.model.tiles import Division, tiled
 from repurpose_hpc.restructure.calibration.evaluation import compare
 from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.restructure.team import ALONE
@@ -48,11 +49,14 @@ def measured(study: AccuracyStudy, workers: int, budget: float, by_position: str
     cut = restructure_network(
         study.network, study.calibration, workers=workers, comm_budget=budget, by_position=number
     )
-    found = compare(study.network, cut.network, study.test, ALONE).findings()
-    sharing = cut.provenance.get("by_position", {"layers": 0})
+    record = cut.provenance.get("by_position")
+    shared = study.network
+    if record is not None:
+        shared = tiled(shared, record["layers"], Division.of(record["division"]), record["repeated"])
+    found = compare(shared, cut.network, study.test, ALONE).findings()
     lost = 100 * (found["reference_accuracy"] - found["accuracy"])
     return {
-        "layers": sharing["layers"],
+        "layers": 0 if record is None else record["layers"],
         **{name: cut.report[name] for name in ("values_sent", "dense_values", "comm_fraction")},
         "test_reference_accuracy": found["reference_accuracy"],
         "test_accuracy": found["accuracy"],

@@ -135,6 +135,7 @@ class Arguments(Declared):
     )
     input_placement: str = like(Options, "input_placement", more="as of `restructure`")
     assignment: str = like(Options, "assignment", help="of the methods that name none")
+    by_position: int | str = like(Options, "by_position", more="as of `restructure`")
     seed: int = like(Options, "seed", more="as of `restructure`")
     part: tuple[int, int] | None = option(
         None,
@@ -179,6 +180,7 @@ class Arguments(Declared):
                 input_placement=self.input_placement,
                 assignment=assignment or self.assignment,
                 method=name,
+                by_position=self.by_position,
                 seed=self.seed,
             )
         except UserError as error:

@@ -19,7 +19,7 @@ from repurpose_hpc.model.operations import UNLIMITED, Attention, Cost, Mixing, O
 from repurpose_hpc.model.weights import nonzeros
 from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.plan import Plan
-from repurpose_hpc.plan.rounds import rounds_before
+from repurpose_hpc.plan.rounds import round_of, rounds_before
 from repurpose_hpc.plan.shard import local_neurons
 
 LOCAL, NETWORK = range(2)
@@ -237,7 +237,7 @@ def demand_in_rounds(
     ghosts = {mixing.source for mixing in network.mixings if mixings[mixing.name].ghosts.active}
     waiting = {m.name for m in network.mixings if m.source in ghosts or mixings[m.name].sums.active}
     rounds = rounds_before(network, waiting)
-    spans = [(max(rounds[source] for source in op.sources), rounds[op.target]) for op in ops]
+    spans = [(round_of(op, rounds, waiting), rounds[op.target]) for op in ops]
     travelling = [
         [mixing.name for mixing in network.mixings if rounds[mixing.source] == number]
         for number in range(max(rounds.values()))

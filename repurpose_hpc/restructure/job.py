@@ -38,10 +38,11 @@ from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
 from repurpose_hpc.restructure.lossless import Reduction, reduce, without_seconds
-from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.options import AUTO, Options
 from repurpose_hpc.restructure.owners.mt_kahypar import PACKAGE
-from repurpose_hpc.restructure.positions import Sharing, sharing_for
+from repurpose_hpc.restructure.positions import least_that_keeps, sharing_for
 from repurpose_hpc.restructure.promise import BrokenPromise, Outcome, Restructure, keep_promise
+from repurpose_hpc.restructure.sharing import Sharing
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
 
@@ -290,9 +291,7 @@ def _restructure(job: _RestructureJob) -> Restructured:
     if job.options.lossless:
         network, reduction = reduce(job.network, job.samples, job.options, job.team, job.log)
         job = replace(job, network=network, reduction=reduction)
-    if job.options.by_position:
-        job = _shared_by_position(job, origin)
-    outcome = _outcome(job, origin)
+    job, outcome = _shared_and_cut(job, origin)
     job.log(f"comparing with the original{PENDING}")
     findings = _findings(job, outcome)
     job.samples.check_unchanged()
@@ -327,7 +326,7 @@ def _outcome(job: _RestructureJob, origin: Mapping[str, Any]) -> Outcome:
     """The network within its budget, or within its tolerance; collective."""
 
     def make(samples: Samples, options: Options, log: Log) -> Cut:
-        parts = {**origin, "options": asdict(options), "samples": samples.samples}
+        parts = {**origin, "options": asdict(options), "samples": samples.samples, **_sharing_of(job)}
         checkpoint = None if job.resume is None else Checkpoint(job.resume, parts)
         return _refined(job, _cut(job, samples, options, log, checkpoint), samples)
 
@@ -356,19 +355,33 @@ def _cut(
     return Cut(cut.network.astype(job.dtype), cut.plan)
 
 
-def _shared_by_position(job: _RestructureJob, origin: Mapping[str, Any]) -> _RestructureJob:
-    """The same for a network whose first layers are shared out by position; collective."""
+def _shared_and_cut(job: _RestructureJob, origin: Mapping[str, Any]) -> tuple[_RestructureJob, Outcome]:
+    """The network, perhaps with layers shared out by position, and what is made of it; collective."""
     network, options = job.network, job.options
+
+    def shared(sharing: Sharing) -> _RestructureJob:
+        if sharing.division is None:
+            return job
+        return replace(job, network=sharing.of(network, options), sharing=sharing)
 
     def trial(candidate: Network, rest: Samples, held_out: Samples, log: Log) -> float:
         trying = replace(job, network=candidate)
         cut = _cut(trying, rest, options, silent, None)
         return _compared(trying, cut, held_out).output_error
 
-    sharing = sharing_for(network, job.samples, options, trial, job.log)
-    if sharing.division is None:
-        return job
-    return replace(job, network=sharing.of(network, options), sharing=sharing)
+    if options.by_position == AUTO and options.promises:
+        sharing, outcome = least_that_keeps(
+            network, options, lambda sharing: _outcome(shared(sharing), origin), job.log
+        )
+        return shared(sharing), outcome
+    if options.by_position:
+        job = shared(sharing_for(network, job.samples, options, trial, job.log))
+    return job, _outcome(job, origin)
+
+
+def _sharing_of(job: _RestructureJob) -> dict[str, Any]:
+    """The layers by position under their name in the provenance; empty if there are none."""
+    return {} if job.sharing is None else {"by_position": job.sharing.record()}
 
 
 def _refined(job: _RestructureJob, cut: Cut, samples: Samples) -> Cut:
@@ -430,7 +443,7 @@ def _provenance(job: _RestructureJob, outcome: Outcome, findings: Mapping[str, A
     return {
         "weights": job.weights,
         **sizes,
-        **({} if job.sharing is None else {"by_position": job.sharing.record()}),
+        **_sharing_of(job),
         "calibration_samples": outcome.calibration.samples,
         "options": asdict(outcome.options),
         "seed": job.options.seed,

@@ -159,7 +159,8 @@ class Options(Declared):
         "of by channel",
         more="of the first LAYERS with weights those that make maps are shared out by position: a worker has "
         "all their weights and a rectangle of every map, and is sent its halo. That loses nothing and counts "
-        "against the budget like all else. `auto` tries several numbers on held-out calibration samples "
+        "against the budget like all else. `auto` tries several numbers on held-out calibration samples, and "
+        "with a promise takes the one that keeps it with the least communication "
         "([how](docs/convolutions.md#by-position))",
     )
     imbalance: float | None = option(
@@ -298,12 +299,6 @@ class Options(Declared):
                 f"expected weights that are not all 0, got {shown(self.output_weights)}; let an output count",
             )
         check_round_cost(self.round_cost)
-        if self.by_position == AUTO and self.promises:
-            raise FieldError(
-                "by_position",
-                f"expected a number of layers together with a promise, got {AUTO!r}, which tries them with "
-                "one budget; give comm_budget, or by_position=4",
-            )
         self._check_assignment()
         self._check_aim()
         if self.memory_limits is not None:

@@ -7,65 +7,27 @@ behind them.  How many layers lose least is tried on held-out samples.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
+from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.tiles import (
-    Division,
-    divisions,
-    gathered_values,
-    halo_values,
-    most_multiply_adds,
-    tileable,
-    tiled,
-    tiles_of,
-)
-from repurpose_hpc.plan.plan import REPLICATED, tile_weights
+from repurpose_hpc.model.tiles import gathered_values, halo_values, tileable, tiles_of
+from repurpose_hpc.plan.plan import tile_weights
 from repurpose_hpc.restructure.constraints import WEIGHT_BYTES, constraints_of
 from repurpose_hpc.restructure.context import Log
 from repurpose_hpc.restructure.held_out import FEWEST, split
-from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.options import VALUES, Options
+from repurpose_hpc.restructure.promise import BrokenPromise, Outcome
+from repurpose_hpc.restructure.sharing import Sharing, division_for, halos_sent, sharing_of
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
-
-# What the busiest worker may compute in layers by position, relative to its share, where it computes halos
-# itself.  A value of one of the first layers takes some hundred multiply-adds, which is less time than four
-# bytes take on a link of a gigabit.
-MOST_REPEATED = 1.4
 
 
 class NoRoom(FieldError):
     """Layers by position whose weights some worker cannot hold."""
-
-
-class Sharing(NamedTuple):
-    """Layers that are shared out by position.
-
-    Attributes:
-        layers: how many leading mixings, fixed ones not counted.
-        division: where maps are cut; None: none is.
-        repeated: leading ones of them whose halos workers compute instead of receiving them.
-    """
-
-    layers: int
-    division: Division | None
-    repeated: int = 0
-
-    def of(self, network: Network, options: Options) -> Network:
-        """The network with these layers shared out so."""
-        if self.division is None:
-            return network
-        counts = options.input_placement != REPLICATED
-        return tiled(network, self.layers, self.division, self.repeated, counts)
-
-    def record(self) -> dict[str, object]:
-        """It as JSON values, from which ``plan.files.origin`` makes the network again."""
-        assert self.division is not None
-        return {"layers": self.layers, "division": self.division.record(), "repeated": self.repeated}
 
 
 # The error of the network that a sharing leads to, on the second samples, made with the first.
@@ -96,7 +58,7 @@ def sharing_for(network: Network, samples: Samples, options: Options, trial: Tri
             f"expected at most {most} layers, up to the last that makes maps, got {layers}; {most} are all, "
             "0 none",
         )
-    sharing = cheapest(network, options, layers)
+    sharing = sharing_of(network, options, layers)
     check_room(sharing.of(network, options), options)
     return sharing
 
@@ -110,7 +72,7 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
         )
     parts, errors = split(samples, options.seed), {}
     for layers in candidates(network, options):
-        sharing = cheapest(network, options, layers)
+        sharing = sharing_of(network, options, layers)
         log(f"by position, {layers} layers{PENDING}")
         try:
             candidate = sharing.of(network, options)
@@ -125,6 +87,63 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
     best = min(errors, key=lambda sharing: errors[sharing])
     log(f"by position: {best.layers} layers")
     return best
+
+
+def least_that_keeps(
+    network: Network, options: Options, keep: Callable[[Sharing], Outcome], log: Log
+) -> tuple[Sharing, Outcome]:
+    """The number of layers with which a promise takes least, and what it comes to; collective.
+
+    Numbers are tried in the order of what their halos send: those that send more than all of an earlier one
+    are not tried.
+
+    Args:
+        network: trained.
+        options: with a tolerance, and ``auto`` layers by position.
+        keep: searches the least budget, or time, for one number of layers.
+        log: is given one line for each number.
+
+    Raises:
+        BrokenPromise: no number keeps it.
+    """
+    sharings = {
+        sharing: halos_sent(network, options, sharing)
+        for sharing in (sharing_of(network, options, layers) for layers in candidates(network, options))
+    }
+    kept: dict[Sharing, Outcome] = {}
+    broken: UserError | None = None
+    for sharing in sorted(sharings, key=lambda sharing: sharings[sharing]):
+        name, halos = f"by position, {sharing.layers} layers", sharings[sharing]
+        if options.minimise == VALUES and any(halos >= values_of(one) for one in kept.values()):
+            log(f"{name}: halos alone send {halos} values, another number keeps the promise with fewer")
+            continue
+        log(f"{name}{PENDING}")
+        try:
+            check_room(sharing.of(network, options), options)
+            kept[sharing] = keep(sharing)
+        except (BrokenPromise, BudgetTooSmall, NoRoom) as problem:
+            broken = problem
+            log(f"{name}: {problem}")
+    if not kept:
+        assert broken is not None
+        raise broken
+    best = min(kept, key=lambda sharing: _price_of(kept[sharing], options))
+    log(f"by position: {best.layers} layers")
+    return best, kept[best]
+
+
+def values_of(outcome: Outcome) -> int:
+    """Values per sample that are sent."""
+    return int(outcome.cut.traffic_matrix().sum())
+
+
+def _price_of(outcome: Outcome, options: Options) -> float:
+    """What a promise looks for the least of: modelled time, the price of links, or values."""
+    if options.minimise != VALUES:
+        return float(outcome.findings["modelled_us"])
+    if options.link_costs is not None:
+        return float((outcome.cut.traffic_matrix() * np.array(options.link_costs)).sum())
+    return values_of(outcome)
 
 
 def check_room(network: Network, options: Options) -> None:
@@ -151,7 +170,7 @@ def candidates(network: Network, options: Options) -> list[int]:
     Behind a pool maps are smaller, and behind a residual block only one is to be brought together.
     """
     most = tileable(network)
-    division = _division(network, options, most)
+    division = division_for(network, options, most)
     if division is None:
         return [0]
     sent = []
@@ -162,34 +181,3 @@ def candidates(network: Network, options: Options) -> list[int]:
         sent.append(halo_values(network, tiles) + gathered)
     least = [n for n in range(1, most) if sent[n] < min(sent[n - 1], sent[n + 1])]
     return [0, *least, most]
-
-
-def cheapest(network: Network, options: Options, layers: int) -> Sharing:
-    """The layers with the cuts that send least, halos of the first computed where that costs little."""
-    division = _division(network, options, layers)
-    if division is None:
-        return Sharing(0, None)
-    repeated = _repeated(network, layers, division) if options.input_placement == REPLICATED else 0
-    return Sharing(layers, division, repeated)
-
-
-def _division(network: Network, options: Options, layers: int) -> Division | None:
-    """The cuts that send least; None: nothing is cut."""
-    shapes = [shape for shape in network.positions_of.values() if shape]
-    if not layers or not shapes:
-        return None
-    sent = {}
-    for division in divisions(shapes, constraints_of(options).part_weights):
-        tiles = tiles_of(network, layers, division)
-        if tiles.own:
-            sent[division] = halo_values(network, tiles)
-    return min(sent, key=lambda division: sent[division], default=None)
-
-
-def _repeated(network: Network, layers: int, division: Division) -> int:
-    """The leading layers whose halos are computed by all who need them, where that is little to compute."""
-    most = MOST_REPEATED * most_multiply_adds(network, tiles_of(network, layers, division))
-    for repeated in range(1, layers):
-        if most_multiply_adds(network, tiles_of(network, layers, division, repeated)) > most:
-            return repeated - 1
-    return max(layers - 1, 0)

@@ -1,5 +1,7 @@
 """``restructure --by-position``: shards that run, report and go on like any others."""
 
+import contextlib
+import csv
 import json
 
 import h5py
@@ -84,6 +86,46 @@ def test_the_number_of_layers_is_tried(mpirun, folder):
         assert any(layer["form"] == "position" for layer in report["layers"])
 
 
+@pytest.mark.parametrize("error", [0.0001, 0.3, 10])
+def test_a_promise_is_kept_with_the_least(mpirun, folder, error):
+    """With the number of layers that sends least of all that are tried."""
+    network, samples = load_model(folder / "model.onnx"), Samples.of(np.load(folder / "x.npy"))
+    lines = []
+
+    def cut(layers):
+        options = {"workers": 3, "max_output_error": error, "by_position": layers}
+        return restructure_network(network, samples, **options, log=lines.append)
+
+    found = cut("auto")
+    tried = {}
+    for layers in range(4):
+        with contextlib.suppress(UserError):
+            tried[layers] = cut(layers).report["values_sent"]
+    taken = found.provenance.get("by_position", {"layers": 0})["layers"]
+    assert found.report["values_sent"] == tried[taken]
+    assert f"by position: {taken} layers" in lines
+    numbers = [0, *(n for n in tried if any(f"by position, {n} layers" in line for line in lines)), 3]
+    assert found.report["values_sent"] == min(tried[n] for n in numbers if n in tried)
+    assert found.report["output_error_held_out"] <= error
+
+
+def test_a_study_has_the_same_numbers(mpirun, folder):
+    """As ``restructure`` prints; other numbers of layers are other points."""
+    report, _ = run_restructure(mpirun, folder, "--comm-budget", 0.6, "--by-position", 2)
+    files = folder / "model.onnx", "--calibration", folder / "x.npy", "--test", folder / "x.npy"
+    options = "--workers", 3, "--methods", "data", "--budgets", 0.6, "--out", folder / "study"
+    for layers in (2, 0):
+        words = "study", *files, *options, "--by-position", layers
+        done = mpirun(1, "-m", "repurpose_hpc", *words)
+        assert done.returncode == 0, done.stderr
+    with open(folder / "study" / "study.csv", newline="") as file:
+        rows = {row["by_position"]: row for row in csv.DictReader(file)}
+    assert {*rows} == {"2", "0"}
+    assert int(rows["2"]["values_sent"]) == report["values_sent"]
+    assert int(rows["2"]["dense_values"]) == report["dense_values"] == int(rows["0"]["dense_values"])
+    assert float(rows["2"]["test_output_error"]) == pytest.approx(report["output_error"], rel=1e-3)
+
+
 def test_forecasts_and_a_worker_without_a_tile(mpirun, folder):
     """For other numbers of ranks, too."""
     words = "--comm-budget", 0.6, "--by-position", 2, "--part-weights", "2,1,0", "--comm-dtype", "int8"
@@ -102,7 +144,7 @@ def test_forecasts_and_a_worker_without_a_tile(mpirun, folder):
     ("options", "message"),
     [
         ({"by_position": 5}, "by_position: expected at most 3 layers"),
-        ({"by_position": "auto", "max_output_error": 0.1}, "expected a number of layers together with"),
+        ({"by_position": "auto", "max_output_error": 1e-9, "comm_dtype": "int4"}, "even at comm_budget=1"),
         ({"by_position": "auto", "samples": 20}, "expected 50 calibration samples or more"),
         (
             {"by_position": 3, "memory_limits": (1, 0.005, 1)},

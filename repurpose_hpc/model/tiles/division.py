@@ -83,8 +83,11 @@ def divisions(shapes: Iterable[tuple[int, ...]], shares: np.ndarray) -> Iterator
 
 
 def _grids(shape: Sequence[int], workers: int) -> list[tuple[int, int]]:
-    """The grids of all workers that share the positions of a map about as evenly as possible."""
-    grids = [(rows, workers // rows) for rows in range(1, workers + 1) if workers % rows == 0]
+    """The grids of all workers that share the positions of a map about as evenly as possible.
+
+    Those of more rows come first: halos across rows lie together in memory, and rows stay long.
+    """
+    grids = [(rows, workers // rows) for rows in range(workers, 0, -1) if workers % rows == 0]
     most = {
         grid: math.prod(-(-size // parts) for size, parts in zip(shape, grid, strict=True)) for grid in grids
     }

@@ -59,6 +59,19 @@ def part_of(op: Operation, rectangle: Rectangle, sources: Sequence[Shape], targe
     return None if found is None else found(op, rectangle, sources, target)
 
 
+def seeing_more(part: Part, frame: Rectangle) -> Part:
+    """A part whose window is over a rectangle that has all it needs, if both begin alike: no copy.
+
+    What lies behind is seen by no window, such as a row that strides pass over.
+    """
+    window, need = getattr(part.op, "window", None), part.needs[0]
+    if window is None or window.is_pointwise or need is None:
+        return part
+    if any(first != begin for (first, _), (begin, _) in zip(need, frame, strict=True)):
+        return part
+    return Part((frame,), replace(part.op, window=replace(window, positions=shape_of(frame))))
+
+
 @rule(Elementwise, Select)
 def _value_by_value(
     op: Operation, rectangle: Rectangle, sources: Sequence[Shape], target: Shape

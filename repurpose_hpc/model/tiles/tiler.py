@@ -32,6 +32,7 @@ from repurpose_hpc.model.operations import (
 from repurpose_hpc.model.tiles.division import Division
 from repurpose_hpc.model.tiles.halos import Tiles, is_mean, needs_of, parts_of, tiles_of
 from repurpose_hpc.model.tiles.rectangles import Rectangle, area, common, places, shape_of, whole
+from repurpose_hpc.model.tiles.rules import seeing_more
 from repurpose_hpc.model.weights import SparseWeights, sparse
 
 
@@ -109,7 +110,11 @@ class _Tiler:
 
     def _add_tiles(self, op: Operation) -> None:
         """An operation tile by tile."""
-        for worker, tile, part in parts_of(op, self._network, self._tiles.computed):
+        for worker, tile, found in parts_of(op, self._network, self._tiles.computed):
+            source, need = op.sources[0], found.needs[0]
+            part = found
+            if need is not None and source in self._tiles:
+                part = seeing_more(found, self._frame(source, need, worker))
             sources = tuple(
                 self._part(source, need, worker, is_read_there=isinstance(op, Mixing))
                 for source, need in zip(op.sources, part.needs, strict=True)
@@ -118,6 +123,13 @@ class _Tiler:
             self._add(part.op.between(name, sources, target), shape_of(tile), worker)
             if isinstance(op, Mixing):
                 self._layer_of[name], self._sizes[op.name] = op.name, self._dense_size(op)
+
+    def _frame(self, tensor: str, need: Rectangle, worker: int) -> Rectangle:
+        """What a worker has of a map that is cut, with all it needs: what it computes, or that and a halo."""
+        computed = self._tiles.computed[tensor][worker]
+        if computed is not None and common(need, computed) == need:
+            return computed
+        return self._needs[tensor, worker]
 
     def _dense_size(self, mixing: Mixing) -> int:
         """Values of its source that count for a mixing of the original in a dense exchange."""
@@ -180,8 +192,8 @@ class _Tiler:
             return part if is_read_there else self._moved(part, worker)
         if common(need, self._tiles.computed[tensor][worker]) == need:
             return self._held(tensor, need, worker)
-        seen = self._needs[tensor, worker]
-        return self._cropped(self._with_halo(tensor, seen, worker), seen, need, worker)
+        frame = self._frame(tensor, need, worker)
+        return self._cropped(self._with_halo(tensor, frame, worker), frame, need, worker)
 
     def _from_whole(self, tensor: str, need: Rectangle | None, worker: int) -> str:
         """A part of a tensor that is not cut, where that is."""

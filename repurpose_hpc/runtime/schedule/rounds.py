@@ -60,8 +60,9 @@ def in_rounds(
 
     begun = rounds_before(graph, waiting)
     rounds = [Round([], [], []) for _ in range(max(begun.values()) + 1)]
-    for sources, _, step in lowered:
-        rounds[max(begun[source] for source in sources)].steps.append(step)
+    for _, target, step in lowered:
+        waits = isinstance(step, MixingStep) and step.mixing.name in waiting
+        rounds[begun[target] - waits].steps.append(step)
     for step in waiting.values():
         rounds[begun[step.mixing.source]].waiting.append(step)
     for tensor, exchange in exchanges:

@@ -21,6 +21,7 @@ _LINE = {
     "method": "{}",
     "assignment": "{} assignment",
     "input_placement": "{} input",
+    "by_position": "{} layers by position",
     "seed": "seed {}",
 }
 _MARKERS = "os^Dv<>P*X"

@@ -16,8 +16,10 @@ from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare
+from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.options import Options
+from repurpose_hpc.restructure.positions import sharing_for
 from repurpose_hpc.restructure.team import Team
 from repurpose_hpc.studies.accuracy.table import QUALITIES, AccuracyTable
 from repurpose_hpc.studies.table import Row, one_line
@@ -121,21 +123,33 @@ def measure(study: AccuracyStudy, options: Options, team: Team) -> Row:
     Raises:
         UserError: see ``restructure``.
     """
-    network = study.network
     began = perf_counter()
-    result = restructure(network, study.calibration, options, lambda line: None, team)
+    shared = _shared_by_position(study.network, study.calibration, options, team)
+    result = restructure(shared, study.calibration, options, silent, team)
     seconds = perf_counter() - began
     sent = int(result.traffic_matrix().sum())
-    dense = sum(result.plan.dense_values(network, mixing) for mixing in network.mixings)
+    dense = sum(result.plan.dense_values(shared, mixing) for mixing in shared.mixings)
     return {
         "values_sent": sent,
         "dense_values": dense,
         "comm_fraction": sent / dense if dense else 0.0,
         "weights_kept": result.network.weight_count,
-        **_quality("calibration", compare(network, result.network, study.calibration, team)),
-        **_quality("test", compare(network, result.network, study.test, team)),
+        **_quality("calibration", compare(shared, result.network, study.calibration, team)),
+        **_quality("test", compare(shared, result.network, study.test, team)),
         "seconds": round(seconds, 3),
     }
+
+
+def _shared_by_position(network: Network, samples: Samples, options: Options, team: Team) -> Network:
+    """The network with the layers that ``options`` shares out by position."""
+    if not options.by_position:
+        return network
+
+    def trial(candidate: Network, rest: Samples, held_out: Samples, log: Log) -> float:
+        cut = restructure(candidate, rest, options, silent, team)
+        return compare(candidate, cut.network, held_out, team).output_error
+
+    return sharing_for(network, samples, options, trial, silent).of(network, options)
 
 
 def _quality(data: str, comparison: Comparison) -> Row:

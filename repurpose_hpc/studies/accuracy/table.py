@@ -25,7 +25,10 @@ SETTINGS = {
     "budget": float,
     "seed": int,
     "forms": str,
+    "by_position": str,
 }
+# Columns that older tables do not have, and what they mean there.
+_ADDED = {"by_position": "0"}
 # Columns of options under another name than theirs.
 _OPTIONS = {"budget": "comm_budget"}
 # Keys of ``Comparison.findings``, for the calibration data and for the test data.
@@ -50,7 +53,7 @@ COLUMNS = {**SETTINGS, **FINDINGS}
 def settings(options: Options) -> Row:
     """The columns ``SETTINGS`` of a point; points differ in nothing else."""
     named = {name: getattr(options, _OPTIONS.get(name, name)) for name in SETTINGS}
-    return named | {"forms": ",".join(options.may_travel)}
+    return named | {"forms": ",".join(options.may_travel), "by_position": str(options.by_position)}
 
 
 class AccuracyTable(ResumableTable):
@@ -155,7 +158,7 @@ def _read(path: Path) -> list[Row]:
         with open(path, newline="", encoding="utf-8") as file:
             return [
                 {name: kind(raw[name]) if raw[name] else None for name, kind in COLUMNS.items()}
-                for raw in csv.DictReader(file)
+                for raw in ({**_ADDED, **row} for row in csv.DictReader(file))
             ]
     except Exception as error:  # damage makes all kinds of them
         raise damaged(path, error, "move it away with its .json") from None

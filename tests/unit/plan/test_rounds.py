@@ -1,12 +1,22 @@
 """Rounds of exchanges: as many as mixings in a row have to wait, and no more."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.small_graphs import branching_network, convolutional_network, residual_network
+from helpers.small_graphs import (
+    Draw,
+    branching_network,
+    convolutional_network,
+    residual_network,
+    square_window,
+)
 from helpers.small_plans import random_plan
 from repurpose_hpc.forecast.demand import plan_demand
-from repurpose_hpc.plan.rounds import rounds_before, rounds_of
+from repurpose_hpc.model.operations import Window
+from repurpose_hpc.model.tiles import Division, tiled
+from repurpose_hpc.plan.plan import REPLICATED, dense_plan
+from repurpose_hpc.plan.rounds import round_of, rounds_before, rounds_of, waiting_mixings
 
 NETWORKS = [branching_network(), convolutional_network(), residual_network()]
 
@@ -42,3 +52,22 @@ def test_a_plan_has_as_many_rounds_as_its_forecast(network, seed, density):
     rounds = rounds_of(network, plan)
     assert rounds == len(plan_demand(network, plan, per_node=1).exchanges)
     assert rounds == 0 or density > 0
+
+
+def test_parts_of_a_layer_are_done_together():
+    """With stride 2 the first tile sees no halo; it keeps step all the same, so that nobody takes turns."""
+    draw = Draw(0)
+    tensor = draw.mixing("a", draw.builder.input("input", 2, (8, 3)), 3, square_window((8, 3), 1, pad=0))
+    strided = Window((8, 3), (3, 1), (2, 1), (1, 1), (1, 0), (4, 3))
+    tensor = draw.mixing("b", tensor, 3, strided)
+    tensor = draw.mixing("c", tensor, 3, Window((4, 3), (3, 1), (1, 1), (1, 1), (1, 0), (4, 3)))
+    network = draw.builder.build((tensor,), ("identity",))
+    cut = tiled(network, 3, Division(2, ({8: (0, 4, 8), 4: (0, 2, 4)},)))
+    plan = dense_plan(cut, 2, REPLICATED, np.ones(2))
+    waiting = waiting_mixings(cut, plan)
+    halos = {mixing.name for mixing in cut.mixings if mixing.name in waiting and "@to" in mixing.name}
+    assert len([name for name in halos if name.startswith("a.")]) == 1
+    rounds = rounds_before(cut, waiting)
+    of = {mixing.name: rounds[mixing.target] for mixing in cut.mixings}
+    assert (of["b@0"], of["b@1"], of["c@0"], of["c@1"]) == (1, 1, 2, 2)
+    assert round_of(next(op for op in cut.operations if op.name == "b@0"), rounds, waiting) == 1

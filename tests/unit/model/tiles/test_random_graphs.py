@@ -10,7 +10,7 @@ from repurpose_hpc.model.importers.load import load_model
 from repurpose_hpc.model.tiles import tileable
 from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.options import Options
-from repurpose_hpc.restructure.positions import cheapest
+from repurpose_hpc.restructure.sharing import cheapest
 
 # Among them means of maps that do not divide; of 289 nobody needs the first parts of a layer.
 NUMBERS = (1, 4, 7, 12, 21, 32, 49, 57, 111, 289)

@@ -17,6 +17,7 @@ from helpers.small_graphs import (
     residual_network,
     square_window,
 )
+from repurpose_hpc.model.activations import Activation
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.operations import Depthwise, Mixing, Pool, Stitch, Window, whole_map
 from repurpose_hpc.model.tiles import (
@@ -212,6 +213,39 @@ def test_the_mean_over_a_map_is_a_sum_over_tiles():
     plan = dense_plan(cut, 4, REPLICATED, np.ones(4))
     (mean,) = [mixing for mixing in cut.mixings if mixing.name == "mean"]
     assert plan.values_sent(cut, mean) == 5 * 3
+
+
+def test_nothing_is_cut_out_for_strides_that_pass_over_the_end():
+    """Of 4 rows and 6 columns the windows see 3 and 5: they are over the tile as it is."""
+    draw = Draw(2)
+    tensor = draw.mixing("a", draw.builder.input("input", 2, (8, 6)), 3, square_window((8, 6), 1, pad=0))
+    tensor = draw.mixing("b", tensor, 4, square_window((8, 6), 1, 2, pad=0))
+    network = draw.builder.build((tensor,), ("identity",))
+    cut = tiled(network, 2, Division(2, ({8: (0, 4, 8), 4: (0, 2, 4)},)))
+    assert_same(network, cut)
+    assert {mixing.source for mixing in cut.mixings if mixing.name.startswith("b@")} == {"a.y@0", "a.y@1"}
+
+
+def test_normalisations_of_single_maps_are_sums_over_tiles():
+    """Mean and variance of every map: two vectors are summed up and sent to all tiles, no map is."""
+    draw, size = Draw(3), (6, 5)
+    builder = draw.builder
+    tensor = draw.mixing("a", builder.input("input", 2, size), 4, square_window(size))
+    mean = builder.pool("mean", tensor, "average", whole_map(size))
+    centred = builder.combine("centred", tensor, mean, "subtract")
+    squares = builder.elementwise("squares", centred, Activation("square"))
+    variance = builder.pool("variance", squares, "average", whole_map(size))
+    factor = builder.elementwise("factor", variance, Activation("power", -0.5))
+    tensor = builder.combine("normalised", centred, factor, "multiply")
+    network = builder.build((draw.mixing("b", tensor, 3, square_window(size)),), ("identity",))
+    division = division_of(network, 4)
+    cut, tiles = tiled(network, 2, division), tiles_of(network, 2, division)
+    assert_same(network, cut)
+    assert {"centred.y", "normalised.y", "b.y"} <= {*tiles.own}
+    plan = dense_plan(cut, 4, REPLICATED, np.ones(4))
+    sent = {mixing.name: plan.values_sent(cut, mixing) for mixing in cut.mixings}
+    vectors = [values for name, values in sent.items() if name.startswith(("mean", "variance", "factor"))]
+    assert sum(vectors) == 4 * 4 * 3  # two sums from three tiles, two vectors to three
 
 
 def test_areas_and_places():
