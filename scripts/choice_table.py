@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -47,12 +48,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--label", default="one node")
     parser.add_argument("--per-node", type=int)
+    parser.add_argument("--ranks", default=",".join(map(str, RANKS)), help="of those, which to run now")
     args = parser.parse_args()
     if args.step == "cut":
         for model in args.paths:
             cut(model, args.calibration, args.out / model.stem)
     elif args.step == "measure":
-        append(args.out, list(rows(args.paths, args.label, args.per_node, args.out.parent)))
+        running = [int(word) for word in args.ranks.split(",")]
+        append(args.out, list(rows(args.paths, args.label, args.per_node, running, args.out.parent)))
     else:
         print("\n".join(table(args.paths[0])))
 
@@ -66,35 +69,38 @@ def cut(model: Path, calibration: Path, folder: Path) -> None:
             subprocess.run([*command, "--out", str(folder / str(ranks))], check=True)
 
 
-def rows(folders: list[Path], label: str, per_node: int | None, out: Path) -> Iterator[dict]:
-    """All points of all networks in one place, with forecasts from a probe of just now."""
+def rows(
+    folders: list[Path], label: str, per_node: int | None, running: list[int], out: Path
+) -> Iterator[dict]:
+    """The points of all networks in one place, with forecasts from a probe of just now."""
     machine = out / f"machine-{label.replace(' ', '-')}.json"
     probe(machine, per_node)
     for folder in folders:
         for batch in BATCHES:
-            forecasts, chosen = choice(folder, machine, batch, 2 if per_node is None else max(RANKS))
-            for ranks in RANKS:
-                if ranks in forecasts:
-                    least, _, median = measure(folder / str(ranks), ranks, batch)
-                    yield {
-                        "label": label,
-                        "network": folder.name,
-                        "batch": batch,
-                        "ranks": ranks,
-                        "forecast_us": round(forecasts[ranks], 1),
-                        "least_us": round(least, 1),
-                        "median_us": round(median, 1),
-                        "chosen": int(ranks == chosen),
-                    }
+            forecasts, chosen = choice(folder, machine, batch, max(running))
+            for ranks in running:
+                least, _, median = measure(folder / str(ranks), ranks, batch)
+                yield {
+                    "label": label,
+                    "network": folder.name,
+                    "batch": batch,
+                    "ranks": ranks,
+                    "forecast_us": round(forecasts[ranks], 1) if ranks in forecasts else "",
+                    "least_us": round(least, 1),
+                    "median_us": round(median, 1),
+                    "chosen": int(ranks == chosen),
+                }
 
 
 def probe(machine: Path, per_node: int | None) -> None:
-    """Measure the machine, with a rank for every core."""
+    """Measure the machine, with a rank for every core; other work must not make these look unequal."""
     cores = len(os.sched_getaffinity(0))
     command = environment.mpi_command(Path(sys.executable), cores)
     command += ["-m", "repurpose_hpc", "probe", "--out", str(machine)]
     command += [] if per_node is None else ["--ranks-per-node", str(per_node)]
     subprocess.run(command, check=True, env=environment.mpi_environment(cores))
+    described = json.loads(machine.read_text())
+    machine.write_text(json.dumps({**described, "all_ranks_gb_per_s": None}))
 
 
 def choice(folder: Path, machine: Path, batch: int, most: int) -> tuple[dict[int, float], int]:
@@ -152,8 +158,11 @@ def _least(found: list[dict]) -> float:
 
 
 def _cell(found: list[dict]) -> str:
-    """The least time measured, and the forecast."""
-    return f"{_least(found):,.0f} ({float(found[-1]['forecast_us']):,.0f})" if found else ""
+    """The least time measured, and the forecast of a candidate."""
+    if not found:
+        return ""
+    forecast = found[-1]["forecast_us"]
+    return f"{_least(found):,.0f}" + (f" ({float(forecast):,.0f})" if forecast else "")
 
 
 if __name__ == "__main__":

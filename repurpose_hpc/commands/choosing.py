@@ -133,6 +133,8 @@ def choosing_of(given: Given) -> Choosing:
         machine = named_machine(name)
         most = given.get("ranks_at_most") or _ranks_of(machine)
         machine.check_links(most, "ask for fewer with ranks_at_most")
+        # More would take turns, of which a forecast does not know the cost.
+        most = min(most, machine.shared_cores or most)
         choosing = Choosing(rest, machine, most, given.get("batch_size", 1))
         for workers in (1, most):  # now, not in the middle of a long run
             choosing.options(workers)

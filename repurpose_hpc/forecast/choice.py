@@ -30,8 +30,9 @@ from repurpose_hpc.forecast.timeline import Clocks
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.plan import Plan
 
-# Times that differ by less than this factor are taken for the same, and so are rates of ranks.
-NEAR, EVEN = 1.1, 1.25
+# Times that differ by less than this factor are taken for the same, as forecasts are hardly better; rates of
+# ranks likewise.
+NEAR, EVEN = 1.05, 1.25
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Link:
         gap_us: g, what a message occupies the link for beside its bytes: 1 / message rate.
         gb_per_s: 1 / G, bytes per second in each direction; 0 is not allowed, ``math.inf`` is.
         overlap: which part of a transfer goes on while the ranks compute, 0 to 1.
+        burst_bytes: what passes at once, in each direction and round, before the rate counts.
     """
 
     latency_us: float
@@ -43,6 +44,7 @@ class Link:
     gap_us: float
     gb_per_s: float
     overlap: float
+    burst_bytes: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ kept from earlier forwards and 2 operations for each neuron of a query, and of i
 
 *Posting* takes ``exchange_us``, ``rank_us`` for each rank and o for each message; receiving takes o for
 each message.  Whatever a node sends to, or receives from, other nodes goes through its one link, which a
-message occupies for g, and each byte for G; a rank's messages inside its node go through a link of its own.
-A rank has everything when L and the longer of two times have passed: that of the busiest link out, and that
-of its own link in; counted from when the last rank has begun to send.  The part ``overlap`` of a transfer
-begins when it is posted, the rest when the rank waits.  So a rank waits for the slowest even if that one
-sends it nothing: the forecast errs on the long side where messages are few.
+message occupies for g, and each byte for G, but for the first ones of a round (``burst_bytes``); a rank's
+messages inside its node go through a link of its own.  A rank has everything when L and the longer of two
+times have passed: that of the busiest link out, and that of its own link in; counted from when the last rank
+has begun to send.  The part ``overlap`` of a transfer begins when it is posted, the rest when the rank waits.
+So a rank waits for the slowest even if that one sends it nothing: the forecast errs on the long side where
+messages are few.
 
 *Cores.*  Where all ranks share a machine with fewer cores (``shared_cores``), they take turns, and whatever a
 processor does takes as many times longer.  Finding a turn costs nothing here, so more ranks than cores are
@@ -213,8 +214,10 @@ class Clocks:
 
     def _occupied(self, messages: np.ndarray, size: np.ndarray, scope: int, link: Link) -> np.ndarray:
         """Seconds for which each rank's link is occupied by what goes through it in one direction, (P,)."""
-        seconds = 1e-6 * link.gap_us * messages + 1e-9 / link.gb_per_s * self.batch * size
-        return seconds if scope == LOCAL else np.bincount(self.node, weights=seconds)[self.node]
+        size = self.batch * size
+        if scope != LOCAL:
+            messages, size = (np.bincount(self.node, weights=each)[self.node] for each in (messages, size))
+        return 1e-6 * link.gap_us * messages + 1e-9 / link.gb_per_s * np.maximum(size - link.burst_bytes, 0)
 
     def _overhead(self, messages: np.ndarray) -> np.ndarray:
         """The processor's time for messages, (2, P) of them, (P,)."""

@@ -2,8 +2,9 @@
 
 *Links.*  Two ranks exchange with each other by MPI_Ialltoallv, again and again, while the others wait.  An
 exchange without values takes the time of the calls.  A message adds o twice, and L; many bytes add G each, in
-both directions at once.  The time that a message adds to posting is o.  Persistent small messages, started
-together, give g.  An exchange with a computation of the same length in between gives the overlap.
+both directions at once.  After a pause some bytes pass at once: those that a longer message is faster by than
+at G.  The time that a message adds to posting is o.  Persistent small messages, started together, give g.  An
+exchange with a computation of the same length in between gives the overlap.
 
 *Kernels.*  The first rank measures products alone.  Then all ranks read weights at the same time, for the
 rate of a node, and again in longer turns, for that of each rank.
@@ -27,6 +28,8 @@ from repurpose_hpc.runtime.exchange.transports import DEFAULT_TRANSPORT
 
 # Values of the messages that give G, smallest and largest; and the longest that one of them may take.
 FEW_VALUES, MANY_VALUES, MOST_SECONDS = 1 << 10, 1 << 18, 0.05
+# Those of a message that is longer than what passes before the rate counts, and a pause that brings it back.
+SHORT_VALUES, PAUSE_SECONDS = 1 << 12, 2e-3
 # Other work on the machine comes and goes: everything is measured in several rounds, and the fastest counts.
 ROUNDS, ROUND_SECONDS, FEWEST, MOST = 8, 0.03, 3, 200
 IN_A_ROW, BURST = 16, 64
@@ -130,14 +133,16 @@ def _rates(rows: Sequence[int], columns: Sequence[int], gflops: list[list[float]
 
 def _measure_pair(pair: MPI.Comm) -> dict[str, float]:
     """Values of ``measure_link``; collective over the two ranks."""
-    empty, single, short = (_Exchanging(pair, values) for values in (0, 1, FEW_VALUES))
+    empty, single, few, short = (_Exchanging(pair, values) for values in (0, 1, FEW_VALUES, SHORT_VALUES))
     long, burst = _largest(pair), _Burst(pair)
-    measures = [exchanging.seconds for exchanging in (empty, single, short, long)]
+    measures = [exchanging.seconds for exchanging in (empty, single, few, long)]
     measures += [empty.posting_seconds, single.posting_seconds, burst.seconds]
+    measures += [single.seconds_after_pause, short.seconds_after_pause]
     rounds = [[_agreed(pair, measure) for measure in measures] for _ in range(ROUNDS)]
-    calls, small, base, large, bare, posting, message = np.min(rounds, axis=0).tolist()
+    calls, small, base, large, bare, posting, message, first, later = np.min(rounds, axis=0).tolist()
     overhead = max(posting - bare, 0.0)
-    per_byte = max(large - base, 1e-9) / (long.bytes - short.bytes)
+    per_byte = max(large - base, 1e-9) / (long.bytes - few.bytes)
+    at_once = short.bytes - (later - first) / per_byte
     overlapped = min(_agreed(pair, partial(long.seconds_beside, large)) for _ in range(ROUNDS))
     burst.free()
     return {
@@ -147,6 +152,7 @@ def _measure_pair(pair: MPI.Comm) -> dict[str, float]:
         "gap_us": 1e6 * max(message - overhead, 0.0),
         "gb_per_s": 1e-9 / per_byte,
         "overlap": float(np.clip((2 * large - overlapped) / large, 0, 1)),
+        "burst_bytes": float(np.clip(at_once, 0, short.bytes)),
     }
 
 
@@ -156,7 +162,7 @@ class _Exchanging:
     def __init__(self, pair: MPI.Comm, values: int) -> None:
         counts = np.zeros(2, np.int64)
         counts[1 - pair.rank] = values
-        self.bytes = 4 * values
+        self.bytes, self._pair = 4 * values, pair
         self.exchange = Exchange(counts, counts, 1, np.dtype(np.float32))
         self._request = TRANSPORTS[DEFAULT_TRANSPORT]([self.exchange], pair).request(self.exchange, Part(1))
         post, wait = self._request.post, self._request.wait
@@ -168,6 +174,17 @@ class _Exchanging:
         began = perf_counter()
         self._in_a_row()
         return (perf_counter() - began) / IN_A_ROW
+
+    def seconds_after_pause(self) -> float:
+        """Seconds of one exchange when nothing was sent for a while."""
+        ends = perf_counter() + PAUSE_SECONDS
+        while perf_counter() < ends:
+            pass
+        self._pair.Barrier()
+        began = perf_counter()
+        self._post()
+        self._wait()
+        return perf_counter() - began
 
     def posting_seconds(self) -> float:
         """Seconds of posting alone."""

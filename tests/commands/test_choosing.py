@@ -57,8 +57,9 @@ def test_one_process_where_nothing_is_faster(mpirun, folder):
 
 
 def test_the_plan_decides_and_infer_confirms(mpirun, folder):
-    lines, report = restructured(mpirun, folder, QUICK, "--ranks-at-most", 2)
+    lines, report = restructured(mpirun, folder, replace(QUICK, shared_cores=2), "--ranks-at-most", 4)
     choice = report["choice"]
+    assert choice["ranks_at_most"] == 2  # more would share cores
     assert choice["workers"] == 2 and choice["forecast_us"] < choice["single_process_us"]
     options = ["--machine", str(folder / "machine.json"), "--ranks", "1,2", "--batch-size", "4"]
     points = predict(parse([str(folder / "out"), *options]))["points"]

@@ -19,7 +19,8 @@ def quick(monkeypatch):
     """Few and small measurements: what they say is not looked at."""
     if MPI.COMM_WORLD.size > 4:
         pytest.skip("more ranks wait longer for each other and show nothing new")
-    for name, value in (("ROUNDS", 1), ("ROUND_SECONDS", 0), ("MANY_VALUES", 1 << 12), ("IN_A_ROW", 1)):
+    link = {"ROUNDS": 1, "ROUND_SECONDS": 0, "MANY_VALUES": 1 << 12, "IN_A_ROW": 1, "PAUSE_SECONDS": 0}
+    for name, value in link.items():
         monkeypatch.setattr(links, name, value)
     tables = {"ROWS": (1, 64), "COLUMNS": (1, 512), "SPARSE_ROWS": (4,), "SPARSE_COLUMNS": (1, 8)}
     tables |= {"MAP_ROWS": (4,), "MAP_SIDES": (4, 7), "WORKING_SETS": (1 << 16,)}

@@ -101,6 +101,18 @@ def test_ranks_of_a_node_share_its_memory():
     assert together == pytest.approx(2 * alone)
 
 
+def test_the_first_bytes_of_a_round_pass_at_once():
+    """Up to all of them: then only what is behind them takes its time."""
+    demand = _two_ranks()
+    slow = with_network(gb_per_s=1e-6)
+    most = max(traffic.bytes_out.max() for traffic in demand.exchanges)
+    every, few, none = (
+        forecast(demand, with_network(slow, burst_bytes=burst), 1).bytes for burst in (0, 1, most)
+    )
+    assert every > few > none == 0
+    assert every - few == pytest.approx(1e-9 / 1e-6 * len(demand.exchanges))
+
+
 def test_convolutions_have_rates_of_their_own():
     network = convolutional_network()
     demand = plan_demand(network, single_worker_plan(network), per_node=1)
