@@ -47,14 +47,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1, metavar="N")
     parser.add_argument("--turns", type=int, default=3, metavar="N")
     parser.add_argument("--repeat", type=int, default=10, metavar="N", help="forwards of a turn")
+    parser.add_argument("--plans", nargs="+", default=["channels", "positions"], help="beside one process")
     parser.add_argument("--verify", action="store_true", help="print how far outputs are from the reference")
     args = parser.parse_args()
     layers = _layers(args.model)
-    plans = {
+    all_plans = {
         "one process": (1, ALL),
         "channels": (args.workers, ALL),
         "positions": (args.workers, (*ALL, "--by-position", str(layers))),
     }
+    plans = {name: plan for name, plan in all_plans.items() if name in ("one process", *args.plans)}
     shards = {name: _made(args, name, *plan) for name, plan in plans.items()}
     runs: dict[str, list[dict]] = {name: [] for name in plans}
     for _ in range(args.turns):
