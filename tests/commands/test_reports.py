@@ -164,6 +164,7 @@ def test_point(mpirun, folder):
     assert optional_keys(report, "point") == set() and len(report["batches"]) == 2
 
 
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
 def test_inspect(folder):
     report = inspect.inspect(folder / "model.npz", workers=3)
     assert optional_keys(report, "inspect") == {
