@@ -277,7 +277,8 @@ def _retention(op: Retention, rows: Sequence[Rows], resources: Resources, _: Epi
         kept = sequences.states(op.heads, *sizes)
 
     def make(*maps: np.ndarray) -> list:
-        q, k, v, out = (as_heads(x, op.heads).reshape(op.heads, -1, x.shape[1] * x.shape[2]) for x in maps)
+        by_head = (as_heads(x, op.heads) for x in maps)
+        q, k, v, out = (x.reshape(*x.shape[:2], x.shape[2] * x.shape[3]) for x in by_head)
         if sequences is None:
             # Samples are sequences, one after the other in the same state.
             table = np.zeros((maps[0].shape[1], 4), np.int64)
