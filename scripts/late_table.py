@@ -62,7 +62,7 @@ def sweeps_of(cut: Restructured, x: np.ndarray, y: np.ndarray) -> list[dict[str,
     rounds = rounds_of(cut.network, cut.plan)
     for sweeps in range(1, rounds + 2):
         result = late(cut.network, cut.plan, sweeps)
-        outputs = forward(result.network(), x, np.float32)
+        outputs = forward(result.network(cut.network), x, np.float32)
         sent = sum(result.plan.values_sent(result.graph, mixing) for mixing in result.graph.mixings)
         rows.append(
             {
@@ -70,7 +70,7 @@ def sweeps_of(cut: Restructured, x: np.ndarray, y: np.ndarray) -> list[dict[str,
                 "rounds": rounds_of(result.graph, result.plan),
                 "rounds_exact": rounds,
                 "values_sent": sent,
-                "multiply_adds": int(result.plan.multiply_adds(result.network()).sum()),
+                "multiply_adds": int(result.plan.multiply_adds(result.network(cut.network)).sum()),
                 "multiply_adds_exact": int(cut.plan.multiply_adds(cut.network).sum()),
                 "relative_difference": f"{np.abs(outputs - exact).max() / largest:.3g}",
                 "same_class": f"{(outputs.argmax(axis=1) == classes).mean():.4f}",

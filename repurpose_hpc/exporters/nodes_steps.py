@@ -8,6 +8,7 @@ from functools import cache
 from repurpose_hpc.exporters.graph import Graph, Value
 from repurpose_hpc.exporters.registry import exports
 from repurpose_hpc.model.operations import Membrane, Shape
+from repurpose_hpc.model.operations.membrane import NONE, SET
 
 
 @exports(Membrane)
@@ -37,14 +38,14 @@ def _membrane(op: Membrane, graph: Graph, sources: Sequence[Value], target: Shap
             potential = _after(op, graph, potential, spike, number("reset_value"))
         added = graph.add("Mul", current, number("resistance"))
         potential = graph.add("Add", potential, added) if potential else added
-        if op.fires or op.reset != "none":
+        if op.fires or op.reset != NONE:
             fired = graph.add("Greater", potential, number("threshold"))
-            spike = fired if op.reset != "none" else ""
+            spike = fired if op.reset != NONE else ""
         course.append(graph.cast(fired) if op.fires else potential)
     return by_step._replace(name=graph.add("Concat", *course, axis=axis))
 
 
 def _after(op: Membrane, graph: Graph, potential: str, spike: str, value: str) -> str:
     """The potential with what spikes do to it."""
-    reset = value if op.reset == "set" else graph.add("Sub", potential, value)
+    reset = value if op.reset == SET else graph.add("Sub", potential, value)
     return graph.add("Where", spike, reset, potential)

@@ -34,7 +34,7 @@ class Late:
     """A late network.
 
     Attributes:
-        graph: of it; a mixing that is a part of one has all of its weights, or is bare.
+        graph: of it, the weights of its mixings left as they were given, or none.
         plan: of it.
         origins: operation -> what it is a copy of.
         twins: mixing -> an earlier one with the same weights, if there is one.
@@ -45,15 +45,17 @@ class Late:
     origins: Mapping[str, Origin]
     twins: Mapping[str, str]
 
-    def network(self) -> Network:
-        """The graph, each mixing with the weights that it has; not of a bare one."""
-        mixings = {}
-        for mixing in self.graph.mixings:
-            share = self.origins[mixing.name].share
+    def network(self, exact: Network) -> Network:
+        """The graph, each mixing with the weights that it has of those of the exact network."""
+        mixings, whole = {}, {mixing.name: mixing for mixing in exact.mixings}
+        for copy in self.graph.mixings:
+            name, share = self.origins[copy.name]
+            mixing = replace(copy, weights=whole[name].weights, bias=whole[name].bias)
             if share is not Share.WHOLE:
                 weights = self.plan.weights_between(self.graph, mixing, share is Share.BETWEEN)
                 bias = np.zeros_like(mixing.bias) if share is Share.BETWEEN else mixing.bias
-                mixings[mixing.name] = replace(mixing, weights=weights, bias=bias)
+                mixing = replace(mixing, weights=weights, bias=bias)
+            mixings[copy.name] = mixing
         return self.graph.with_mixings(mixings)
 
     def shard(self, shard: Shard) -> Shard:

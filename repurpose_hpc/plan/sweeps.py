@@ -35,7 +35,7 @@ class Swept(NamedTuple):
     """Some sweeps of a network.
 
     Attributes:
-        graph: of them; the copies of a mixing have all of its weights, or none where it is bare.
+        graph: of them; copies of a mixing have the weights that it has, if any.
         origins: operation -> what it is a copy of, where it is one.
         tensors: tensor -> that of the exact network.
     """
@@ -70,9 +70,8 @@ def swept(network: Network, cut: Container[str], sweeps: int) -> Swept:
         output_tensors=outputs,
         neuron_axes={renamed.get(name, name): axis for name, axis in network.neuron_axes.items()},
     )
-    return Swept(
-        graph, {op.name: copies.origins[op.name] for op in operations if op.name in copies.origins}, tensors
-    )
+    origins = {op.name: copies.origins[op.name] for op in operations if op.name in copies.origins}
+    return Swept(graph, origins, tensors)
 
 
 def _sweep(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.tiles import (
     Division,
+    Tiles,
     divisions,
     halo_values,
     most_multiply_adds,
@@ -77,13 +78,14 @@ def cheapest(network: Network, options: Options, layers: int) -> Sharing:
 
 def fastest(network: Network, options: Options, layers: int) -> Sharing:
     """The layers with the cuts of the least time by ``VALUE``, halos computed where that is faster."""
-    times = {division: _time(network, layers, division) for division in _divisions(network, options, layers)}
+    found = _divisions(network, options, layers)
+    times = {division: _time(network, division, tiles) for division, tiles in found.items()}
     division = min(times, key=lambda division: times[division], default=None)
     if division is None:
         return Sharing(0, None)
     repeated, least = 0, times[division]
     for more in range(1, layers if options.input_placement == REPLICATED else 0):
-        time = _time(network, layers, division, more)
+        time = _time(network, division, tiles_of(network, layers, division, more))
         if time > least:
             break
         repeated, least = more, time
@@ -92,25 +94,23 @@ def fastest(network: Network, options: Options, layers: int) -> Sharing:
 
 def division_for(network: Network, options: Options, layers: int) -> Division | None:
     """The cuts that send least; None: nothing is cut."""
-    sent = {
-        division: halo_values(network, tiles_of(network, layers, division))
-        for division in _divisions(network, options, layers)
-    }
+    found = _divisions(network, options, layers)
+    sent = {division: halo_values(network, tiles) for division, tiles in found.items()}
     return min(sent, key=lambda division: sent[division], default=None)
 
 
-def _divisions(network: Network, options: Options, layers: int) -> list[Division]:
-    """The cuts of which one is chosen; none where nothing is cut."""
+def _divisions(network: Network, options: Options, layers: int) -> dict[Division, Tiles]:
+    """The cuts of which one is chosen, with the tiles that they make; none where nothing is cut."""
     shapes = [shape for shape in network.positions_of.values() if shape]
     if not layers or not shapes:
-        return []
+        return {}
     found = divisions(shapes, constraints_of(options).part_weights)
-    return [division for division in found if tiles_of(network, layers, division).own]
+    tiles_by_division = {division: tiles_of(network, layers, division) for division in found}
+    return {division: tiles for division, tiles in tiles_by_division.items() if tiles.own}
 
 
-def _time(network: Network, layers: int, division: Division, repeated: int = 0) -> float:
+def _time(network: Network, division: Division, tiles: Tiles) -> float:
     """Multiply-adds of the busiest worker, and what an average worker is sent in the same measure."""
-    tiles = tiles_of(network, layers, division, repeated)
     sent = halo_values(network, tiles) / division.workers
     return most_multiply_adds(network, tiles) + VALUE * sent
 

@@ -21,7 +21,7 @@ from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.origin import as_it_was_cut
 from repurpose_hpc.plan.files.store import StoredPlan, read_network
-from repurpose_hpc.plan.late import late
+from repurpose_hpc.plan.late import Late, late
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.rounds import rounds_of
@@ -94,15 +94,14 @@ def run(
     file, samples = open_input(job, shards[0], comm)
     job = _with_batches_of_at_most(samples, job)
     setup = Setup(job, formats, stored, shards[0], samples, comm, groups, clock)
-    if job.options.exchange_late is not None:
-        shards = _late(setup, shards)
-    program = _make_program(setup, shards)
+    sweeps = _late(setup)
+    program = _make_program(setup, shards if sweeps is None else [*map(sweeps.shard, shards)])
     _compile(setup, program)
     with collectively(comm):
         source = _open_source(setup, program)
 
     first_batch, network = _try_out(setup, program, source, file)
-    checks = _checks(setup, file, network, original)
+    checks = _checks(setup, file, network, original, sweeps)
     stream = Stream(setup, program, source, checks)
     if recorder is not None:
         recorder.begin(program)
@@ -115,22 +114,17 @@ def run(
     return report
 
 
-def _late(setup: Setup, shards: list[Shard]) -> list[Shard]:
-    """The shards of the same network with late exchanges; collective.
+def _late(setup: Setup) -> Late | None:
+    """The same network with late exchanges, if they are asked for; collective.
 
     Raises:
-        SystemExit: on every rank, after a message: it has common neurons, or the run is to be certified.
+        SystemExit: on every rank, after a message: it has common neurons.
     """
-    options, sweeps = setup.job.options, setup.job.options.exchange_late
+    sweeps = setup.job.options.exchange_late
+    if sweeps is None:
+        return None
     with in_unison(setup.comm):
-        if options.certify:
-            raise FieldError(
-                "certify",
-                "expected a run in the exact order, which the bound is for, got one with late exchanges; "
-                "leave one of them out",
-            )
-        result = late(setup.shard.graph, setup.stored.plan, sweeps or 1)
-    return [result.shard(shard) for shard in shards]
+        return late(setup.shard.graph, setup.stored.plan, sweeps)
 
 
 def _compile(setup: Setup, program: Program) -> None:
@@ -222,22 +216,26 @@ def _time_alone(setup: Setup, network: Network) -> Timing:
 
 
 def _checks(
-    setup: Setup, file: Samples | None, restructured: Network | None, original: Network | None
+    setup: Setup,
+    file: Samples | None,
+    restructured: Network | None,
+    original: Network | None,
+    sweeps: Late | None,
 ) -> Checks | None:
     """The checks of the outputs, on the root; collective.
 
     Args:
         setup: of the run.
         file: the input, on the root; None elsewhere.
-        restructured: what the ranks run, where it was needed.
+        restructured: what the ranks run, in the exact order, where it was needed.
         original: before restructuring, where it is known.
+        sweeps: what they run instead; None: that.
     """
     options, formats = setup.job.options, setup.formats
     graph, plan = setup.shard.graph, setup.stored.plan
-    if options.exchange_late is not None:
-        computed = late(graph if restructured is None else restructured, plan, options.exchange_late)
-        graph, plan = computed.graph, computed.plan
-        restructured = None if restructured is None else computed.network()
+    if sweeps is not None:
+        graph, plan = sweeps.graph, sweeps.plan
+        restructured = None if restructured is None else sweeps.network(restructured)
     compute = rounded_compute(graph, plan, formats.comm_dtype)
     checks = None
     with collectively(setup.comm):

@@ -111,7 +111,7 @@ def settle(options: RunOptions, stored: StoredPlan, groups: Groups, comm: MPI.Co
         _check_scales(formats, stored)
         _check_resume(options, stored)
         if options.certify:
-            _check_certify(formats)
+            _check_certify(options, formats)
     with in_unison(comm):
         check_transport(options.transport, groups)
         check_threads(options.threads, comm)
@@ -149,12 +149,18 @@ def _check_resume(options: RunOptions, stored: StoredPlan) -> None:
         )
 
 
-def _check_certify(formats: Formats) -> None:
-    """Refuse to certify a run with rounded weights or ghosts.
+def _check_certify(options: RunOptions, formats: Formats) -> None:
+    """Refuse to certify a run with rounded weights or ghosts, or with late ones.
 
     Raises:
-        FieldError: a format is not EXACT.
+        FieldError: a format is not EXACT, or exchanges are late.
     """
+    if options.exchange_late is not None:
+        raise FieldError(
+            "certify",
+            "expected a run in the exact order, which the bound is for, got one with late exchanges; leave "
+            "one of them out",
+        )
     for field, name in zip(formats._fields, formats, strict=True):
         if name != EXACT:
             raise FieldError(

@@ -41,7 +41,7 @@ def test_sweeps_are_those_of_the_reference_and_the_last_is_exact(mpirun, case):
         assert f"{sweeps} with late exchanges: {said}" in done.stdout
         with h5py.File(folder / "y.h5") as file:
             found = file["y"][:]
-        np.testing.assert_allclose(found, forward(late(network, plan, sweeps).network(), x), atol=1e-5)
+        np.testing.assert_allclose(found, forward(late(network, plan, sweeps).network(network), x), atol=1e-5)
     np.testing.assert_allclose(found, forward(network, x), atol=1e-5)
 
 

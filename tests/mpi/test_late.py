@@ -39,7 +39,7 @@ def test_every_sweep_is_that_of_the_reference(name, placement):
     x = np.random.default_rng(5).normal(size=(5, network.inputs))
     for sweeps in (2, 3):
         program, result = late_program(network, plan, sweeps)
-        reference = result.network()
+        reference = result.network(network)
         y = apply_heads(reference, run_program(program, reference, x))
         expected = forward(reference, x)
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-10 * max(1, np.abs(expected).max()))

@@ -8,6 +8,7 @@ maps are cut, ``rules`` what each operation is on a rectangle, ``halos`` what wo
 
 from repurpose_hpc.model.tiles.division import Division, divisions
 from repurpose_hpc.model.tiles.halos import (
+    Tiles,
     gathered_values,
     halo_values,
     most_multiply_adds,
@@ -18,6 +19,7 @@ from repurpose_hpc.model.tiles.tiler import tiled
 
 __all__ = [
     "Division",
+    "Tiles",
     "divisions",
     "gathered_values",
     "halo_values",

@@ -132,12 +132,12 @@ class MixingStep:
             for rows, buffer in zip(places, self.ghosts.buffers, strict=True)
         ]
         self._biases = [block.bias.reshape(-1, 1) for block in blocks]
-        kept = [weights_kept(block) for block in blocks]
         self._orders = [*map(np.argsort, places), *self.sums.orders]
         self._products: list[_Products]
         if twin is not None and all(map(np.array_equal, self._orders, twin._orders)):
             self._products, self.reports = twin._products, []
             return
+        kept = [weights_kept(block) for block in blocks]
         self._products = [
             self._make_products(block, count, np.argsort(rows), sums, resources)
             for block, count, rows, sums in zip(blocks, kept, places, self.sums.orders, strict=True)

@@ -35,7 +35,7 @@ def test_after_all_sweeps_outputs_are_exact(name, placement):
     expected, found = forward(network, x), {}
     for count in (1, sweeps, sweeps + 2):
         result = late(network, plan, count)
-        found[count] = forward(check(result.network()), x)
+        found[count] = forward(check(result.network(network)), x)
         assert rounds_of(result.graph, result.plan) <= count - 1
     np.testing.assert_allclose(found[sweeps], expected, rtol=0, atol=1e-10 * max(1, np.abs(expected).max()))
     np.testing.assert_allclose(found[sweeps + 2], found[sweeps], rtol=0, atol=1e-12)
@@ -53,7 +53,7 @@ def test_without_exchanges_every_worker_has_its_own_neurons_alone():
         )
     x = samples(network)
     np.testing.assert_allclose(
-        forward(result.network(), x), forward(network.with_mixings(alone), x), atol=1e-14
+        forward(result.network(network), x), forward(network.with_mixings(alone), x), atol=1e-14
     )
 
 
@@ -75,7 +75,7 @@ def test_a_sweep_is_jacobis():
             y = layer(mixing, now[-1], before[len(now) - 1])
             now.append(y if activation is None else activation.compute(y))
         before = now
-    found = forward(late(network, plan, 2).network(), x.T)
+    found = forward(late(network, plan, 2).network(network), x.T)
     np.testing.assert_allclose(found, now[-1].T, atol=1e-12)
 
 
