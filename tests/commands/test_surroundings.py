@@ -186,5 +186,5 @@ def test_a_machine_without_mpi_is_named():
     line = [sys.executable, *PACKAGE, "doctor"]
     done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=60)
     message = only_message(done)
-    assert "found none (/nowhere/libmpi.so: cannot open" in message
+    assert "found RuntimeError: /nowhere/libmpi.so: cannot open" in message
     assert message.endswith("or pip install 'repurpose-hpc[mpich]'")
