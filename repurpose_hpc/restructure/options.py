@@ -163,6 +163,16 @@ class Options(Declared):
         "with a promise takes the one that keeps it with the least communication "
         "([how](docs/convolutions.md#by-position))",
     )
+    stages: int | str = option(
+        1,
+        kind=or_auto(integer(1)),
+        metavar="S|auto",
+        help="groups of workers that hold consecutive layers each; auto: as many as make most samples a "
+        "second by the forecast for --machine",
+        more="groups of workers, each of which holds consecutive layers and is restructured inside. While "
+        "one computes a batch the one before it computes the next. `auto`: as many as make most samples a "
+        "second by the forecast for `--machine` and `--batch-size` ([how](docs/stages.md))",
+    )
     imbalance: float | None = option(
         None,
         kind=number("a fraction", least=0, example=0.1),
@@ -301,6 +311,7 @@ class Options(Declared):
         check_round_cost(self.round_cost)
         self._check_assignment()
         self._check_aim()
+        self._check_stages()
         if self.memory_limits is not None:
             _check_length("memory_limits", self.memory_limits, self.workers)
         if self.link_costs is not None:
@@ -377,6 +388,32 @@ class Options(Declared):
                 f"memory_limits, so that nothing is pruned, found comm_budget={self.comm_budget:g} or one of "
                 "the others; take assignment=hypergraph, or leave out what prunes",
             )
+
+    def _check_stages(self) -> None:
+        if self.stages == 1:
+            return
+        if isinstance(self.stages, str):
+            raise FieldError(
+                "stages",
+                f"expected a number, got {self.stages!r}; words are for command lines: give a number, "
+                "such as 2",
+            )
+        if self.stages > self.workers:
+            raise FieldError(
+                "stages",
+                f"expected at most workers={self.workers}, as every stage needs one, got {self.stages}; ask "
+                "for fewer",
+            )
+        others = {
+            "by_position": bool(self.by_position),
+            "assignment": self.by_hypergraph and self.keeps_everything,
+        }
+        for name, is_set in others.items():
+            if is_set:
+                raise FieldError(
+                    f"stages and {name}",
+                    "expected one of them, as both say which workers share a layer, got both; leave one out",
+                )
 
     def _check_aim(self) -> None:
         if self.minimise == TIME:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from repurpose_hpc.io.blocks import Stretch
+from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setup import Setup
 
@@ -19,6 +20,9 @@ from repurpose_hpc.runtime.setup import Setup
 MOST_BYTES = 1 << 22
 # Multiply-adds of the slowest rank for a block, and batches, whose exchanges take their time.
 MOST_WORK, MOST_BATCHES = 1 << 29, 256
+# Stages are idle at the beginning or the end of a block, while others compute a batch: so many batches for
+# each stage keep that short.  The inputs of a block may be so large then.
+BATCHES_OF_STAGE, MOST_BYTES_OF_STAGES = 16, 1 << 26
 
 
 def turn_size(setup: Setup, program: Program) -> int:
@@ -35,6 +39,10 @@ def turn_size(setup: Setup, program: Program) -> int:
     work = max(1, *setup.comm.allgather(program.multiply_adds))
     samples = min(MOST_BYTES // (values * options.dtype.itemsize), MOST_WORK // work)
     batches = min(samples // options.batch_size, MOST_BATCHES)
+    stages = len(stages_of(graph, setup.stored.plan))
+    if stages > 1:
+        fitting = MOST_BYTES_OF_STAGES // (values * options.dtype.itemsize * options.batch_size)
+        batches = max(batches, min(BATCHES_OF_STAGE * stages, fitting))
     return max(batches, 1) * options.batch_size * groups
 
 

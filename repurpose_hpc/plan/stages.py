@@ -1,0 +1,48 @@
+"""Stages of a plan: consecutive layers that groups of workers compute, none of whom is in two groups.
+
+While one group computes a batch the group before it computes the next one, as ranks wait for nobody but those
+that they are sent something by.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import Plan
+
+
+class Stage(NamedTuple):
+    """Consecutive mixings and who computes them.
+
+    Attributes:
+        mixings: their names, in order.
+        workers: ascending, those that own what they make.
+    """
+
+    mixings: tuple[str, ...]
+    workers: tuple[int, ...]
+
+
+def stages_of(network: Network, plan: Plan) -> list[Stage]:
+    """The stages of a plan, as many as there are; one where all workers take part from end to end.
+
+    Args:
+        network: that the plan is of.
+        plan: any.
+    """
+    stages: list[Stage] = []
+    for mixing in network.mixings:
+        owner = plan.owner(network, mixing.target)
+        workers = set(np.unique(owner[owner != EVERYBODY]).tolist())
+        if (owner == EVERYBODY).any():
+            workers = set(range(plan.workers))
+        names = [mixing.name]
+        while stages and workers.intersection(stages[-1].workers):
+            before = stages.pop()
+            names, workers = [*before.mixings, *names], workers.union(before.workers)
+        stages.append(Stage(tuple(names), tuple(sorted(workers))))
+    return stages
