@@ -19,7 +19,7 @@ class Stage(NamedTuple):
     """Consecutive mixings and who computes them.
 
     Attributes:
-        mixings: their names, in order.
+        mixings: their names, in order, without those that make relays, which belong to their senders.
         workers: ascending, those that own what they make.
     """
 
@@ -35,14 +35,16 @@ def stages_of(network: Network, plan: Plan) -> list[Stage]:
         plan: any.
     """
     stages: list[Stage] = []
+    relays = {mixing.source for mixing in network.mixings if mixing.name in plan.relays.values()}
     for mixing in network.mixings:
+        if mixing.target in relays:
+            continue
         owner = plan.owner(network, mixing.target)
         workers = set(np.unique(owner[owner != EVERYBODY]).tolist())
         if (owner == EVERYBODY).any():
             workers = set(range(plan.workers))
-        names = [mixing.name]
-        while stages and workers.intersection(stages[-1].workers):
-            before = stages.pop()
-            names, workers = [*before.mixings, *names], workers.union(before.workers)
-        stages.append(Stage(tuple(names), tuple(sorted(workers))))
+        first = next((k for k, stage in enumerate(stages) if workers.intersection(stage.workers)), len(stages))
+        joined = [*stages[first:], Stage((mixing.name,), tuple(workers))]
+        names = tuple(name for stage in joined for name in stage.mixings)
+        stages[first:] = [Stage(names, tuple(sorted({q for stage in joined for q in stage.workers})))]
     return stages

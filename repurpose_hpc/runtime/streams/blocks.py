@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from repurpose_hpc.io.blocks import Stretch
-from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setup import Setup
 
@@ -25,7 +24,7 @@ MOST_WORK, MOST_BATCHES = 1 << 29, 256
 BATCHES_OF_STAGE, MOST_BYTES_OF_STAGES = 16, 1 << 26
 
 
-def turn_size(setup: Setup, program: Program) -> int:
+def turn_size(setup: Setup, program: Program, stages: int) -> int:
     """Samples in a turn: for each group as many batches as the limits allow, at least one; collective.
 
     Every rank tells the others how many multiply-adds a sample costs it.
@@ -33,13 +32,13 @@ def turn_size(setup: Setup, program: Program) -> int:
     Args:
         setup: of the run.
         program: of this rank.
+        stages: of the plan.
     """
     graph, options, groups = setup.shard.graph, setup.job.options, setup.groups.count
     values = max(math.prod(graph.input_shape), graph.outputs * groups)  # the root has the outputs of all
     work = max(1, *setup.comm.allgather(program.multiply_adds))
     samples = min(MOST_BYTES // (values * options.dtype.itemsize), MOST_WORK // work)
     batches = min(samples // options.batch_size, MOST_BATCHES)
-    stages = len(stages_of(graph, setup.stored.plan))
     if stages > 1:
         fitting = MOST_BYTES_OF_STAGES // (values * options.dtype.itemsize * options.batch_size)
         batches = max(batches, min(BATCHES_OF_STAGE * stages, fitting))
