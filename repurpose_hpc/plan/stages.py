@@ -1,7 +1,7 @@
-"""Stages of a plan: consecutive layers that groups of workers compute, none of whom is in two groups.
+"""Stages of a plan: consecutive layers, each computed by workers who compute nothing else.
 
-While one group computes a batch the group before it computes the next one, as ranks wait for nobody but those
-that they are sent something by.
+While a stage computes a batch the one before it computes the next, as ranks wait for nobody but those that
+send them something.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def stages_of(network: Network, plan: Plan) -> list[Stage]:
         workers = set(np.unique(owner[owner != EVERYBODY]).tolist())
         if (owner == EVERYBODY).any():
             workers = set(range(plan.workers))
-        first = next((k for k, stage in enumerate(stages) if workers.intersection(stage.workers)), len(stages))
+        first = next(
+            (k for k, stage in enumerate(stages) if workers.intersection(stage.workers)), len(stages)
+        )
         joined = [*stages[first:], Stage((mixing.name,), tuple(workers))]
         names = tuple(name for stage in joined for name in stage.mixings)
         stages[first:] = [Stage(names, tuple(sorted({q for stage in joined for q in stage.workers})))]

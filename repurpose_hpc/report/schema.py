@@ -431,7 +431,7 @@ class StageLayers(TypedDict):
 class StagingPoint(TypedDict):
     """Forecast for a number of stages, by the plan for it."""
 
-    stages: Annotated[int, Key("groups of workers")]
+    stages: Annotated[int, Key("parts of consecutive layers")]
     period_us: Annotated[float, Key("time from one batch to the next, where batches follow each other", "µs")]
     forecast_us: Annotated[float, Key("time of a batch that is alone", "µs")]
     output_error: Annotated[float, Key("relative error of the outputs on the calibration data")]

@@ -167,11 +167,11 @@ class Options(Declared):
         1,
         kind=or_auto(integer(1)),
         metavar="S|auto",
-        help="groups of workers that hold consecutive layers each; auto: as many as make most samples a "
+        help="parts of consecutive layers, each shared by some workers; auto: as many as make most samples a "
         "second by the forecast for --machine",
-        more="groups of workers, each of which holds consecutive layers and is restructured inside. While "
-        "one computes a batch the one before it computes the next. `auto`: as many as make most samples a "
-        "second by the forecast for `--machine` and `--batch-size` ([how](docs/stages.md))",
+        more="parts of consecutive layers, each shared by some of the workers and restructured among these. "
+        "While a stage computes a batch the one before it computes the next. `auto`: as many as make most "
+        "samples a second by the forecast for `--machine` and `--batch-size` ([how](docs/stages.md))",
     )
     imbalance: float | None = option(
         None,

@@ -1,8 +1,9 @@
-"""Stages: groups of workers that hold consecutive layers, each restructured inside its group.
+"""Stages: consecutive layers that some of the workers share, restructured among these.
 
-Workers are grouped in a row, as evenly as their number allows.  The layers are cut where no space is made on
-both sides, so that what residual connections tie together stays together; of all such cuts those are taken
-whose slowest group computes the least, and among these those where the least crosses.
+Workers of a stage follow each other, and all stages have as many, as far as their number allows.  The layers
+are cut where no space is made on both sides, so that what residual connections tie together stays together;
+of all such cuts those are taken whose slowest stage computes the least, and among these those where the least
+crosses.
 
 Source: a chain is cut into intervals whose largest load is as small as can be, by dynamic programming (Pinar
 and Aykanat, "Fast optimal load balancing algorithms for 1D partitioning", 2004).
@@ -23,10 +24,10 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.weights import nonzeros
 
 
-class _Group(NamedTuple):
-    """Workers that hold a stage: how many, and their speeds together."""
+class _Crew(NamedTuple):
+    """The workers of a stage: how many, and their speeds together."""
 
-    workers: int
+    size: int
     speed: float
 
 
@@ -46,7 +47,7 @@ def stage_workers(
         free space that some mixing makes -> workers, bool (P,); empty for one stage, as all share all.
 
     Raises:
-        FieldError: the network has fewer parts than stages, or a group has no speed.
+        FieldError: the network has fewer parts than stages, or a stage has no speed.
     """
     if stages == 1:
         return {}
@@ -57,21 +58,22 @@ def stage_workers(
             f"expected at most {len(segments)}, into which the layers can be divided without parting what "
             f"residual connections add up, got {stages}; ask for fewer",
         )
-    group = np.searchsorted(block_ends(part_weights.size, np.ones(stages)), range(part_weights.size), "right")
-    speeds = np.bincount(group, weights=part_weights, minlength=stages)
+    ends = block_ends(part_weights.size, np.ones(stages))
+    stage_of = np.searchsorted(ends, range(part_weights.size), "right")
+    speeds = np.bincount(stage_of, weights=part_weights, minlength=stages)
     if not speeds.all():
         raise FieldError(
             "stages",
-            f"expected workers with speed in each of {stages} groups, found none in group "
+            f"expected workers with speed in each of {stages} stages, found none in stage "
             f"{int(speeds.argmin())}, whose part weights are all 0; ask for fewer, or change part_weights",
         )
-    working = np.bincount(group, weights=part_weights > 0, minlength=stages).astype(int).tolist()
-    groups = [_Group(*each) for each in zip(working, speeds.tolist(), strict=True)]
+    working = np.bincount(stage_of, weights=part_weights > 0, minlength=stages).astype(int).tolist()
+    crews = [_Crew(*each) for each in zip(working, speeds.tolist(), strict=True)]
     dense = {m.name: nonzeros(m.weights) * network.values(m.target) for m in network.mixings}
     loads = _Loads(network, segments, dense, part_weights.size, fraction, replicated)
     return {
-        name: group == stage
-        for stage, (first, last) in enumerate(_cut(loads, groups))
+        name: stage_of == stage
+        for stage, (first, last) in enumerate(_cut(loads, crews))
         for segment in segments[first:last]
         for mixing in segment
         for name in set(network.parts(mixing.target)) - network.input_spaces
@@ -110,16 +112,16 @@ class _Loads:
     fraction: float
     replicated: bool
 
-    def time(self, first: int, last: int, group: _Group) -> float:
-        """Multiply-adds of a sample for segments ``first`` to ``last`` - 1 over the speed of their group."""
+    def time(self, first: int, last: int, crew: _Crew) -> float:
+        """Multiply-adds of a sample for segments ``first`` to ``last`` - 1 over the speed of the crew."""
         mixings = [mixing for segment in self.segments[first:last] for mixing in segment]
         made = {name for mixing in mixings for name in self.network.parts(mixing.target)}
-        return sum(self._multiply_adds(mixing, made, group) for mixing in mixings) / group.speed
+        return sum(self._multiply_adds(mixing, made, crew) for mixing in mixings) / crew.speed
 
-    def _multiply_adds(self, mixing: Mixing, made: set[str], group: _Group) -> float:
+    def _multiply_adds(self, mixing: Mixing, made: set[str], crew: _Crew) -> float:
         """Multiply-adds of a mixing: of rows with neurons that their worker has, and that it is sent."""
         network, sources = self.network, set(self.network.parts(mixing.source))
-        own = 1 / group.workers
+        own = 1 / crew.size
         if sources & network.input_spaces:
             own = 1.0 if self.replicated else 1 / self.workers
         elif not sources & made:
@@ -146,17 +148,17 @@ class _Cuts(NamedTuple):
     ends: tuple[int, ...]
 
 
-def _cut(loads: _Loads, groups: Sequence[_Group]) -> list[tuple[int, int]]:
+def _cut(loads: _Loads, crews: Sequence[_Crew]) -> list[tuple[int, int]]:
     """First and last segment, exclusive, of each stage."""
     count = len(loads.segments)
     crossing = [loads.crossing(end) for end in range(count + 1)]
     best = {0: _Cuts(0.0, 0, ())}
-    for number, group in enumerate(groups):
-        behind = len(groups) - 1 - number
+    for number, crew in enumerate(crews):
+        behind = len(crews) - 1 - number
         best = {
             end: min(
                 _Cuts(
-                    max(cuts.time, loads.time(begin, end, group)),
+                    max(cuts.time, loads.time(begin, end, crew)),
                     cuts.crossing + crossing[end],
                     (*cuts.ends, end),
                 )

@@ -73,7 +73,7 @@ def test_what_a_residual_connection_ties_is_not_parted():
 
 
 def test_a_group_without_speed_is_named():
-    with pytest.raises(FieldError, match="found none in group 1, whose part weights are all 0"):
+    with pytest.raises(FieldError, match="found none in stage 1, whose part weights are all 0"):
         stage_workers(random_network(), np.array([1, 1, 0, 0.0]), 2, 0.1, True)
 
 
