@@ -11,7 +11,7 @@ and Aykanat, "Fast optimal load balancing algorithms for 1D partitioning", 2004)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,11 +112,14 @@ class _Loads:
     fraction: float
     replicated: bool
 
-    def time(self, first: int, last: int, crew: _Crew) -> float:
-        """Multiply-adds of a sample for segments ``first`` to ``last`` - 1 over the speed of the crew."""
-        mixings = [mixing for segment in self.segments[first:last] for mixing in segment]
-        made = {name for mixing in mixings for name in self.network.parts(mixing.target)}
-        return sum(self._multiply_adds(mixing, made, crew) for mixing in mixings) / crew.speed
+    def by_end(self, first: int, crew: _Crew) -> Iterator[tuple[int, float]]:
+        """Of stages from segment ``first`` on: the end, and multiply-adds of a sample over the speed."""
+        made: set[str] = set()
+        total = 0.0
+        for end, segment in enumerate(self.segments[first:], first + 1):
+            made.update(name for mixing in segment for name in self.network.parts(mixing.target))
+            total += sum(self._multiply_adds(mixing, made, crew) for mixing in segment)
+            yield end, total / crew.speed
 
     def _multiply_adds(self, mixing: Mixing, made: set[str], crew: _Crew) -> float:
         """Multiply-adds of a mixing: of rows with neurons that their worker has, and that it is sent."""
@@ -154,18 +157,15 @@ def _cut(loads: _Loads, crews: Sequence[_Crew]) -> list[tuple[int, int]]:
     crossing = [loads.crossing(end) for end in range(count + 1)]
     best = {0: _Cuts(0.0, 0, ())}
     for number, crew in enumerate(crews):
-        behind = len(crews) - 1 - number
-        best = {
-            end: min(
-                _Cuts(
-                    max(cuts.time, loads.time(begin, end, crew)),
-                    cuts.crossing + crossing[end],
-                    (*cuts.ends, end),
-                )
-                for begin, cuts in best.items()
-                if begin < end
-            )
-            for end in range(number + 1, count - behind + 1)
-        }
-    ends = best[count].ends
-    return list(zip((0, *ends[:-1]), ends, strict=True))
+        # Every stage has a segment at least; the last one ends with the last.
+        ends = range(number + 1, count - (len(crews) - 1 - number) + 1)
+        found: dict[int, _Cuts] = {}
+        for begin, cuts in best.items():
+            for end, time in loads.by_end(begin, crew):
+                if end in ends:
+                    crossings = cuts.crossing + crossing[end]
+                    longer = _Cuts(max(cuts.time, time), crossings, (*cuts.ends, end))
+                    found[end] = min(longer, found.get(end, longer))
+        best = found
+    ends_of_best = best[count].ends
+    return list(zip((0, *ends_of_best[:-1]), ends_of_best, strict=True))
