@@ -37,12 +37,14 @@ class Late:
         graph: of it, the weights of its mixings left as they were given, or none.
         plan: of it.
         origins: operation -> what it is a copy of.
+        tensors: see ``Swept``.
         twins: mixing -> an earlier one with the same weights, if there is one.
     """
 
     graph: Network
     plan: Plan
     origins: Mapping[str, Origin]
+    tensors: Mapping[str, str]
     twins: Mapping[str, str]
 
     def network(self, exact: Network) -> Network:
@@ -63,13 +65,14 @@ class Late:
         return replace(shard, graph=self.graph, blocks=LateBlocks(self, shard), twins=self.twins)
 
 
-def late(network: Network, plan: Plan, sweeps: int) -> Late:
+def late(network: Network, plan: Plan, sweeps: int, alone: Share = Share.INSIDE) -> Late:
     """The network whose workers compute in sweeps.
 
     Args:
         network: restructured, or its graph.
         plan: of it.
         sweeps: 1 or more.
+        alone: see ``sweeps.swept``.
 
     Raises:
         UserError: workers have common neurons, as in networks of tokens.
@@ -81,8 +84,10 @@ def late(network: Network, plan: Plan, sweeps: int) -> Late:
             "exchange_late: expected a network whose neurons have one owner each, found common ones, as in "
             "networks of tokens; leave it out"
         )
-    result = swept(network, waiting_mixings(network, plan), sweeps)
-    return Late(result.graph, _late_plan(plan, network, result), result.origins, _twins(result))
+    result = swept(network, waiting_mixings(network, plan), sweeps, alone)
+    return Late(
+        result.graph, _late_plan(plan, network, result), result.origins, result.tensors, _twins(result)
+    )
 
 
 def _late_plan(plan: Plan, network: Network, result: Swept) -> Plan:
@@ -93,7 +98,7 @@ def _late_plan(plan: Plan, network: Network, result: Swept) -> Plan:
         masks, source = plan.mixings[origin.op], plan.owner(result.graph, mixing.source)
         # What is read of a replicated input is there, and belongs to the part inside.
         given = masks.ghosts & (source == EVERYBODY)
-        if origin.share is Share.INSIDE:
+        if origin.share in (Share.ALONE, Share.INSIDE):
             masks = MixingPlan(given, np.zeros_like(masks.sums))
         elif origin.share is Share.BETWEEN:
             masks = MixingPlan(masks.ghosts & ~given, masks.sums)
@@ -102,7 +107,8 @@ def _late_plan(plan: Plan, network: Network, result: Swept) -> Plan:
         {name: found[exact] for name, exact in result.tensors.items() if exact in found}
         for found in (plan.scales, plan.outliers)
     )
-    return replace(plan, mixings=mixings, scales=scales, outliers=outliers, relays={})
+    copies = {name: result.origins[name].op for name in mixings if name != result.origins[name].op}
+    return replace(plan, mixings=mixings, scales=scales, outliers=outliers, relays={}, copies=copies)
 
 
 def _twins(result: Swept) -> dict[str, str]:
