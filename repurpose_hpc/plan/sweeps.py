@@ -160,4 +160,5 @@ class _Copies:
             count = self._counts[name, word] = self._counts.get((name, word), 0) + 1
             new = " ".join(part for part in (name, word, str(count)) if part)
             if new not in self._taken:
+                self._taken.add(new)
                 return new

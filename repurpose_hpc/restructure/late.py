@@ -1,9 +1,13 @@
-"""Weights for late exchanges (``plan.late``): every sweep has its own, adjusted to ghosts of the sweep before.
+"""Weights for late exchanges (``plan.late``): each sweep has its own, adjusted to what others had in the last.
 
-The network of K sweeps is a network like others, whose copies of a mixing all stand for that of the original.
-So they are adjusted in the order of execution as mixings always are: y is that of the original, x̂ is what
-really arrives, the neurons of the worker as they are in this sweep beside what others had in the last one.
-A first sweep, which has nothing of others, makes of the worker's own neurons what can be made of them.
+The network of K sweeps is a network like others, in which several copies stand for a mixing of the original.
+They are adjusted as mixings are in the exact order (step 4.2): y is that of the original; x̂ is what really
+arrives, a worker's own neurons as they are in this sweep beside those of others as they were in the last one.
+Where there was none, a worker makes of its own neurons what can be made of them.  Copies whose inputs are
+those of the exact order keep its weights.
+
+Rows are solved for by themselves: that they make up for each other (step 4.3) did not lower the error of the
+outputs on held-out calibration data, which are the deep networks of ``docs/late.md``.
 """
 
 from __future__ import annotations
@@ -13,8 +17,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from repurpose_hpc.fields import FieldError
+from repurpose_hpc.io.progress import PENDING
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Combine, Mixing, Operation
+from repurpose_hpc.model.operations import Mixing, Operation
 from repurpose_hpc.plan.late import Late, late
 from repurpose_hpc.plan.sweeps import Share
 from repurpose_hpc.restructure.adjustment import adjust
@@ -22,43 +29,89 @@ from repurpose_hpc.restructure.calibration.propagation import Copy, CurrentNetwo
 from repurpose_hpc.restructure.calibration.statistics import trained
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
-from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.restructure.team import ALONE, Team
 
 
 def with_late_weights(
-    original: Network,
-    cut: Cut,
-    sweeps: int,
-    samples: Samples,
-    roots: Mapping[str, np.ndarray],
-    passes: int,
-    log: Log = silent,
-    team: Team = ALONE,
+    original: Network, cut: Cut, sweeps: int, samples: Samples, log: Log = silent, team: Team = ALONE
 ) -> Cut:
+    """The network of so many sweeps, with weights of their own; collective.
+
+    Args:
+        original: the trained network.
+        cut: it, restructured for the exact order, without relays.
+        sweeps: 1 or more.
+        samples: calibration data.
+        log: is given one line for each mixing.
+        team: shares the work; the result does not depend on it.
+
+    Returns:
+        the network and its plan, weights in float64.
+
+    Raises:
+        FieldError: weights are stored sparse.
+        UserError: see ``late``.
+    """
+    mixings = trained(original)
+    for mixing in mixings:
+        if mixing.is_sparse:
+            raise FieldError(
+                "late",
+                f"expected arrays of weights, found sparse ones of {mixing.name}, to which these sweeps "
+                "would add none; leave it out",
+            )
     result = late(cut.network, cut.plan, sweeps, Share.ALONE)
     network = result.network(cut.network.astype(np.float64))
-    propagation = Propagation(original, trained(original), samples, team, network)
-    exact = exact_tensors(result)
-    copies = [
-        (mixing, copy) for mixing in trained(original) for copy in copies_of(mixing, result, network)
-        if copy.target not in exact
-    ]
-    waiting = {part.mixing.name for _, copy in copies for part in copy.parts}
-    for number, (mixing, copy) in enumerate(copies):
-        finished = {m.name for m in network.mixings} - waiting
-        current = CurrentNetwork(network, result.plan, finished)
-        wide = replace(copy.wide(mixing))
-        moments = propagation.moments(mixing, current, copy)
-        mask = copy.wide(mixing).links if not copy.wide(mixing).is_sparse else None
-        adjusted = adjust(wide, moments, wide.W != 0, roots.get(mixing.name), team, None, passes)
-        network = with_parts(network, copy, adjusted)
-        waiting -= {part.mixing.name for part in copy.parts}
-        log(f"{copy.target}: adjusted ({number + 1} of {len(copies)})")
-    return Cut(result.plan.without_removed(network), result.plan)
+    propagation = Propagation(original, mixings, samples, team, network)
+    copies = {mixing.name: [*_inexact_copies(result, network, mixing)] for mixing in mixings}
+    waiting = {part.mixing.name for found in copies.values() for copy in found for part in copy.parts}
+    for number, mixing in enumerate(mixings):
+        if copies[mixing.name]:
+            place = f"{number + 1} of {len(mixings)}, {len(copies[mixing.name])} copies"
+            log(f"{mixing.name} ({place}): adjusting to late exchanges{PENDING}")
+        for copy in copies[mixing.name]:
+            finished = {each.name for each in network.mixings} - waiting
+            current = CurrentNetwork(network, result.plan, finished)
+            moments = propagation.moments(mixing, current, copy)
+            wide = copy.wide(mixing)
+            adjusted = adjust(wide, moments, wide.weights != 0, None, team)
+            network = result.plan.without_removed(network.with_mixings(_parts_of(copy, adjusted)))
+            waiting -= {part.mixing.name for part in copy.parts}
+    return Cut(network, result.plan)
 
 
-def exact_tensors(result: Late) -> set[str]:
+def _inexact_copies(result: Late, network: Network, mixing: Mixing) -> Iterator[Copy]:
+    """The copies of a mixing of the original whose weights have to be adjusted, in the order of sweeps.
+
+    Args:
+        result: the late network.
+        network: it, with the weights of the exact order.
+        mixing: of the original.
+    """
+    made_by = {op.target: op for op in network.operations}
+    copies = [tensor for tensor, exact in result.tensors.items() if exact == mixing.target]
+    added = {source for copy in copies for source in made_by[copy].sources}
+    exact = _exact_tensors(result)
+    for copy in copies:
+        if copy not in added and copy not in exact:
+            parts = [Part(part, part.W.any(axis=0)) for part in _mixings_of(made_by, copy)]
+            if not any(part.columns.any() for part in parts):  # there is the bias to adjust
+                parts[0] = Part(parts[0].mixing, np.ones_like(parts[0].columns))
+            yield Copy(copy, tuple(parts))
+
+
+def _mixings_of(made_by: Mapping[str, Operation], tensor: str) -> Iterator[Mixing]:
+    """The mixings that a tensor is, or is the sum of."""
+    op = made_by[tensor]
+    if isinstance(op, Mixing):
+        yield op
+        return
+    for source in op.sources:
+        yield from _mixings_of(made_by, source)
+
+
+def _exact_tensors(result: Late) -> set[str]:
+    """The tensors that are what they are in the exact order."""
     exact = {*result.graph.input_tensors}
     for op in result.graph.operations:
         origin = result.origins.get(op.name)
@@ -67,32 +120,13 @@ def exact_tensors(result: Late) -> set[str]:
     return exact
 
 
-def copies_of(mixing: Mixing, result: Late, network: Network) -> Iterator[Copy]:
-    made_by = {op.target: op for op in network.operations}
-    targets = [t for t, exact in result.tensors.items() if exact == mixing.target]
-    added = {source for t in targets for source in made_by[t].sources}
-    for target in targets:
-        if target not in added:
-            parts = tuple(Part(m, m.W.any(axis=0)) for m in _parts(made_by, target))
-            yield Copy(target, tuple(part for part in parts if part.columns.any()))
-
-
-def _parts(made_by: Mapping[str, Operation], target: str) -> Iterator[Mixing]:
-    op = made_by[target]
-    if isinstance(op, Mixing):
-        yield op
-    else:
-        for source in op.sources:
-            yield from _parts(made_by, source)
-
-
-def with_parts(network: Network, copy: Copy, adjusted: Mixing) -> Network:
-    mixings, first, bias = {m.name: m for m in network.mixings}, 0, adjusted.bias
-    for part in copy.parts:
-        weights = np.zeros_like(part.mixing.W)
-        count = np.count_nonzero(part.columns)
-        weights[:, part.columns] = adjusted.W[:, first:first + count]
-        first += count
-        mixings[part.mixing.name] = replace(part.mixing, weights=weights, bias=bias)
+def _parts_of(copy: Copy, adjusted: Mixing) -> dict[str, Mixing]:
+    """The parts of a copy, by name, from what ``Copy.wide`` has become; the first has the bias."""
+    parts, bias = {}, adjusted.bias
+    ends = np.cumsum([part.columns.sum() for part in copy.parts])
+    for part, columns in zip(copy.parts, np.split(adjusted.W, ends[:-1], axis=1), strict=True):
+        weights = np.zeros(part.mixing.weights.shape)
+        weights[:, part.columns] = columns
+        parts[part.mixing.name] = replace(part.mixing, weights=weights, bias=bias)
         bias = np.zeros_like(bias)
-    return network.with_mixings(mixings)
+    return parts

@@ -271,12 +271,22 @@ class Options(Declared):
         "values, not bytes. [What it costs](docs/method.md#fewer-bytes)",
     )
 
+    late: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="K",
+        default_text="the exact order",
+        help="adjust weights to late exchanges: shards run in K sweeps, K - 1 rounds of messages",
+        more="make shards that run in K sweeps, K - 1 rounds of messages, as `infer --exchange-late K` does, "
+        "with weights for each sweep that are adjusted to ghosts of the one before. The budget is that of "
+        "the exact order: each further sweep sends up to as much again ([how](docs/late.md))",
+    )
     forms: tuple[str, ...] | None = option(
         None,
         kind=listed(choice(*FORMS), f"some of {', '.join(FORMS)}", example=("ghosts", "relays")),
         metavar="FORM,...",
-        default_text="all; no relays with --density, --compute-budget, --imbalance or a --method other than "
-        "data",
+        default_text="all; no relays with --density, --compute-budget, --imbalance, --late or a --method other "
+        "than data",
         help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
         more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
         "`relays` (combinations of a worker's neurons, which say more for a value; not of grouped "
@@ -301,6 +311,7 @@ class Options(Declared):
         check_round_cost(self.round_cost)
         self._check_assignment()
         self._check_aim()
+        self._check_late()
         if self.memory_limits is not None:
             _check_length("memory_limits", self.memory_limits, self.workers)
         if self.link_costs is not None:
@@ -335,11 +346,11 @@ class Options(Declared):
         """What may travel, of ``FORMS``.
 
         Unless forms are named, relays are left out where what they compute or weigh is limited: that is not
-        looked at when they are chosen.
+        looked at when they are chosen.  Late exchanges have none.
         """
         if self.forms is not None:
             return self.forms
-        relays = self.method == "data" and not self.limits_relays
+        relays = self.method == "data" and not self.limits_relays and self.late is None
         return tuple(name for name in FORMS if name != "relays" or relays)
 
     @property
@@ -377,6 +388,19 @@ class Options(Declared):
                 f"memory_limits, so that nothing is pruned, found comm_budget={self.comm_budget:g} or one of "
                 "the others; take assignment=hypergraph, or leave out what prunes",
             )
+
+    def _check_late(self) -> None:
+        if self.late is None:
+            return
+        for field, is_right, expected in (
+            ("forms", "relays" not in self.may_travel, "no relays, which combine neurons as they are now"),
+            ("by_position", not self.by_position, "by_position=0: maps are not shared out by position"),
+            ("comm_dtype", self.comm_dtype == EXACT, f"{EXACT}, as rounding is not adjusted to"),
+            ("method", self.method == "data", "data, as others do not adjust to what arrives"),
+        ):
+            if not is_right:
+                found = shown(getattr(self, field))
+                raise FieldError(field, f"expected {expected} with late exchanges, got {found}; leave one out")
 
     def _check_aim(self) -> None:
         if self.minimise == TIME:
