@@ -21,7 +21,8 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.weights import kept, picked
+from repurpose_hpc.model.operations import Combine, Mixing, Operation, needed
+from repurpose_hpc.model.weights import dense, kept, picked
 from repurpose_hpc.plan.masks import EVERYBODY, MixingPlan
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.rounds import waiting_mixings
@@ -109,6 +110,34 @@ def _late_plan(plan: Plan, network: Network, result: Swept) -> Plan:
     )
     copies = {name: result.origins[name].op for name in mixings if name != result.origins[name].op}
     return replace(plan, mixings=mixings, scales=scales, outliers=outliers, relays={}, copies=copies)
+
+
+def without_sweeps(network: Network, plan: Plan) -> Network:
+    """The network in the exact order, with the weights of the last sweep.
+
+    Args:
+        network: late, with weights of mixings; any other one is returned as it is.
+        plan: of it.
+    """
+    if not plan.copies:
+        return network
+    made_by = {op.target: op for op in network.operations}
+    operations: list[Operation] = []
+    for op in network.operations:
+        terms = [made_by[source] for source in op.sources if source in made_by]
+        if {term.name for term in terms} & plan.copies.keys() and isinstance(op, Combine):
+            inside, between = (term for term in terms if isinstance(term, Mixing))
+            weights = dense(inside.weights) + dense(between.weights)
+            op = replace(inside, target=op.target, weights=weights)
+        operations.append(op)
+    operations = [*needed(operations, network.output_tensors)]
+    tensors = {*network.input_tensors, *(op.target for op in operations)}
+    return replace(
+        network,
+        operations=tuple(operations),
+        space_of={name: space for name, space in network.space_of.items() if name in tensors},
+        positions_of={name: shape for name, shape in network.positions_of.items() if name in tensors},
+    )
 
 
 def _twins(result: Swept) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Weights for late exchanges (``plan.late``): each sweep has its own, adjusted to what others had in the last.
+"""Weights for late exchanges (``plan.late``): each sweep has its own, adjusted to ghosts of the one before.
 
 The network of K sweeps is a network like others, in which several copies stand for a mixing of the original.
 They are adjusted as mixings are in the exact order (step 4.2): y is that of the original; x̂ is what really
@@ -74,7 +74,7 @@ def with_late_weights(
             current = CurrentNetwork(network, result.plan, finished)
             moments = propagation.moments(mixing, current, copy)
             wide = copy.wide(mixing)
-            adjusted = adjust(wide, moments, wide.weights != 0, None, team)
+            adjusted = adjust(wide, moments, wide.W != 0, None, team)
             network = result.plan.without_removed(network.with_mixings(_parts_of(copy, adjusted)))
             waiting -= {part.mixing.name for part in copy.parts}
     return Cut(network, result.plan)
@@ -94,10 +94,11 @@ def _inexact_copies(result: Late, network: Network, mixing: Mixing) -> Iterator[
     exact = _exact_tensors(result)
     for copy in copies:
         if copy not in added and copy not in exact:
-            parts = [Part(part, part.W.any(axis=0)) for part in _mixings_of(made_by, copy)]
-            if not any(part.columns.any() for part in parts):  # there is the bias to adjust
-                parts[0] = Part(parts[0].mixing, np.ones_like(parts[0].columns))
-            yield Copy(copy, tuple(parts))
+            parts = [*_mixings_of(made_by, copy)]
+            used = [np.flatnonzero(part.W.any(axis=0)) for part in parts]
+            if not sum(map(len, used)):  # there is the bias to adjust
+                used[0] = np.arange(parts[0].W.shape[1])
+            yield Copy(copy, tuple(map(Part, parts, used)))
 
 
 def _mixings_of(made_by: Mapping[str, Operation], tensor: str) -> Iterator[Mixing]:
@@ -122,11 +123,10 @@ def _exact_tensors(result: Late) -> set[str]:
 
 def _parts_of(copy: Copy, adjusted: Mixing) -> dict[str, Mixing]:
     """The parts of a copy, by name, from what ``Copy.wide`` has become; the first has the bias."""
-    parts, bias = {}, adjusted.bias
-    ends = np.cumsum([part.columns.sum() for part in copy.parts])
-    for part, columns in zip(copy.parts, np.split(adjusted.W, ends[:-1], axis=1), strict=True):
-        weights = np.zeros(part.mixing.weights.shape)
-        weights[:, part.columns] = columns
+    parts, bias, first = {}, adjusted.bias, 0
+    for part in copy.parts:
+        weights, columns = np.zeros(part.mixing.W.shape), part.of(np.arange(part.mixing.W.shape[1]))
+        weights[:, columns] = adjusted.W[:, first : first + len(columns)]
         parts[part.mixing.name] = replace(part.mixing, weights=weights, bias=bias)
-        bias = np.zeros_like(bias)
+        bias, first = np.zeros_like(bias), first + len(columns)
     return parts

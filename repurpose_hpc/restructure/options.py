@@ -285,8 +285,8 @@ class Options(Declared):
         None,
         kind=listed(choice(*FORMS), f"some of {', '.join(FORMS)}", example=("ghosts", "relays")),
         metavar="FORM,...",
-        default_text="all; no relays with --density, --compute-budget, --imbalance, --late or a --method other "
-        "than data",
+        default_text="all; no relays with --density, --compute-budget, --imbalance, --late or a --method "
+        "other than data",
         help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
         more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
         "`relays` (combinations of a worker's neurons, which say more for a value; not of grouped "
@@ -400,7 +400,9 @@ class Options(Declared):
         ):
             if not is_right:
                 found = shown(getattr(self, field))
-                raise FieldError(field, f"expected {expected} with late exchanges, got {found}; leave one out")
+                raise FieldError(
+                    field, f"expected {expected} with late exchanges, got {found}; leave one out"
+                )
 
     def _check_aim(self) -> None:
         if self.minimise == TIME:

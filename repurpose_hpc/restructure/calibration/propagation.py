@@ -43,11 +43,15 @@ class Part(NamedTuple):
 
     Attributes:
         mixing: it reads a copy of what the original mixing reads, or relays of that.
-        columns: of its weights that are looked at, bool (columns,), or all.
+        columns: of its weights that are looked at, in order; None: all.
     """
 
     mixing: Mixing
-    columns: np.ndarray | slice = slice(None)
+    columns: np.ndarray | None = None
+
+    def of(self, columns: np.ndarray) -> np.ndarray:
+        """Those that are looked at, of all columns along the first axis."""
+        return columns if self.columns is None else columns[self.columns]
 
 
 class Copy(NamedTuple):
@@ -63,7 +67,7 @@ class Copy(NamedTuple):
 
     def wide(self, mixing: Mixing) -> Mixing:
         """The original mixing with the weights of all parts side by side, (m, columns)."""
-        return replace(mixing, weights=np.hstack([part.mixing.W[:, part.columns] for part in self.parts]))
+        return replace(mixing, weights=np.hstack([part.of(part.mixing.W.T).T for part in self.parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +164,7 @@ class Propagation:
         self._check(mixing, source)
         shaped = replace(mixing, window=part.mixing.window)
         x, y = self.batches.columns(shaped, number, source, y)
-        return x[part.columns], y
+        return part.of(x), y
 
     def map(
         self, function: Callable[..., Result], tensors: Sequence[str], current: CurrentNetwork
