@@ -67,7 +67,7 @@ def with_late_weights(
     waiting = {part.mixing.name for found in copies.values() for copy in found for part in copy.parts}
     for number, mixing in enumerate(mixings):
         if copies[mixing.name]:
-            place = f"{number + 1} of {len(mixings)}, {len(copies[mixing.name])} copies"
+            place = f"{number + 1} of {len(mixings)}"
             log(f"{mixing.name} ({place}): adjusting to late exchanges{PENDING}")
         for copy in copies[mixing.name]:
             finished = {each.name for each in network.mixings} - waiting
