@@ -393,15 +393,15 @@ class Options(Declared):
         if self.late is None:
             return
         for field, is_right, expected in (
-            ("forms", "relays" not in self.may_travel, "no relays, which combine neurons as they are now"),
-            ("by_position", not self.by_position, "by_position=0: maps are not shared out by position"),
-            ("comm_dtype", self.comm_dtype == EXACT, f"{EXACT}, as rounding is not adjusted to"),
-            ("method", self.method == "data", "data, as others do not adjust to what arrives"),
+            ("forms", "relays" not in self.may_travel, "no relays"),
+            ("by_position", not self.by_position, "no maps shared out by position"),
+            ("comm_dtype", self.comm_dtype == EXACT, EXACT),
+            ("method", self.method == "data", "data, which adjusts to what arrives,"),
         ):
             if not is_right:
                 found = shown(getattr(self, field))
                 raise FieldError(
-                    field, f"expected {expected} with late exchanges, got {found}; leave one out"
+                    field, f"expected {expected} with late={self.late}, got {found}; leave one of them out"
                 )
 
     def _check_aim(self) -> None:
