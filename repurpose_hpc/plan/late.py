@@ -66,14 +66,14 @@ class Late:
         return replace(shard, graph=self.graph, blocks=LateBlocks(self, shard), twins=self.twins)
 
 
-def late(network: Network, plan: Plan, sweeps: int, alone: Share = Share.INSIDE) -> Late:
+def late(network: Network, plan: Plan, sweeps: int, apart: bool = False) -> Late:
     """The network whose workers compute in sweeps.
 
     Args:
         network: restructured, or its graph.
         plan: of it.
         sweeps: 1 or more.
-        alone: see ``sweeps.swept``.
+        apart: see ``sweeps.swept``.
 
     Raises:
         UserError: workers have common neurons, as in networks of tokens.
@@ -85,7 +85,7 @@ def late(network: Network, plan: Plan, sweeps: int, alone: Share = Share.INSIDE)
             "exchange_late: expected a network whose neurons have one owner each, found common ones, as in "
             "networks of tokens; leave it out"
         )
-    result = swept(network, waiting_mixings(network, plan), sweeps, alone)
+    result = swept(network, waiting_mixings(network, plan), sweeps, apart)
     return Late(
         result.graph, _late_plan(plan, network, result), result.origins, result.tensors, _twins(result)
     )

@@ -14,7 +14,7 @@ from repurpose_hpc.model.operations import Combine, Operation, needed
 class Share(Enum):
     """The weights of a mixing that one of its copies has: all, or those inside workers or between them.
 
-    ALONE: those inside, of a copy to which nothing of others is added.
+    ALONE: those inside, where there is nothing between them to be added, if such copies are kept apart.
     """
 
     WHOLE = ""
@@ -50,20 +50,20 @@ class Swept(NamedTuple):
     tensors: Mapping[str, str]
 
 
-def swept(network: Network, cut: Container[str], sweeps: int, alone: Share = Share.INSIDE) -> Swept:
+def swept(network: Network, cut: Container[str], sweeps: int, apart: bool = False) -> Swept:
     """Some sweeps, without what their outputs do not depend on.
 
     Args:
         network: any.
         cut: names of the mixings for which workers exchange.
         sweeps: 1 or more.
-        alone: share of the copies of these to which nothing is added; ALONE keeps them apart from those to
-            which something is, so that each can have weights of its own.
+        apart: keep copies apart that read the same and to which something else is added, so that each can
+            have weights of its own.
     """
     copies = _Copies(network)
     before: dict[str, str] = {}
     for _ in range(sweeps):
-        before = _sweep(network, cut, copies, before, alone)
+        before = _sweep(network, cut, copies, before, apart)
     operations = needed(copies.operations, [before[tensor] for tensor in network.output_tensors])
     tensors = {name: name for name in network.input_tensors}
     last = {copy: exact for exact, copy in before.items()}
@@ -89,12 +89,12 @@ def _renamed(op: Operation, names: Mapping[str, str]) -> Operation:
 
 
 def _sweep(
-    network: Network, cut: Container[str], copies: _Copies, before: Mapping[str, str], alone: Share
+    network: Network, cut: Container[str], copies: _Copies, before: Mapping[str, str], apart: bool
 ) -> dict[str, str]:
     """Tensors of the exact network -> what they are after a sweep.
 
     Args:
-        network, cut, alone: see ``swept``.
+        network, cut, apart: see ``swept``.
         copies: gets the operations that are new.
         before: what they were after the last sweep; empty in the first.
     """
@@ -104,11 +104,13 @@ def _sweep(
         if op.name not in cut:
             now[op.target] = copies.made(op, sources)
             continue
-        now[op.target] = copies.made(op, sources, Share.INSIDE if before else alone)
-        if before:
-            of_others = tuple(before[source] for source in op.sources)
-            between = copies.made(op, of_others, Share.BETWEEN)
-            now[op.target] = copies.summed(op, now[op.target], between)
+        if not before:
+            now[op.target] = copies.made(op, sources, Share.ALONE if apart else Share.INSIDE)
+            continue
+        of_others = tuple(before[source] for source in op.sources)
+        inside = copies.made(op, sources, Share.INSIDE, of_others if apart else ())
+        between = copies.made(op, of_others, Share.BETWEEN)
+        now[op.target] = copies.summed(op, inside, between)
     return now
 
 
@@ -136,9 +138,15 @@ class _Copies:
         origins = ((self.origins.get(op.name), op.name) for op in operations)
         return {origin.op: name for origin, name in origins if origin and origin.share is not Share.BETWEEN}
 
-    def made(self, op: Operation, sources: tuple[str, ...], share: Share = Share.WHOLE) -> str:
-        """The target of a copy that reads ``sources``."""
-        key = op.name, share.value, sources
+    def made(
+        self,
+        op: Operation,
+        sources: tuple[str, ...],
+        share: Share = Share.WHOLE,
+        others: tuple[str, ...] = (),
+    ) -> str:
+        """The target of a copy that reads ``sources``; what is added to it may read ``others``."""
+        key = op.name, share.value, sources + others
         if key not in self._made:
             name, target = (self._new(each, share.value) for each in (op.name, op.target))
             self._made[key] = op.between(name, sources, target)

@@ -60,7 +60,7 @@ def with_late_weights(
                 f"expected arrays of weights, found sparse ones of {mixing.name}, to which these sweeps "
                 "would add none; leave it out",
             )
-    result = late(cut.network, cut.plan, sweeps, Share.ALONE)
+    result = late(cut.network, cut.plan, sweeps, apart=True)
     network = result.network(cut.network.astype(np.float64))
     propagation = Propagation(original, mixings, samples, team, network)
     copies = {mixing.name: [*_inexact_copies(result, network, mixing)] for mixing in mixings}
