@@ -96,7 +96,7 @@ def test_weights_of_their_own_run_as_any_network(sweeps):
     fields = {"workers": COMM.size + 1, "comm_budget": 0.3, "late": sweeps, "dtype": np.float64}
     cut = restructure_network(network, Samples.of(x), comm=COMM, **fields)
     assert_same_bits(cut, restructure_network(network, Samples.of(x), **fields))
-    session = Session(cut, COMM)
+    session = Session(cut, COMM, dtype=np.float64)
     y = session.run(x)
     if COMM.rank == 0:
         np.testing.assert_allclose(y, forward(cut.network, x), rtol=0, atol=1e-10)
