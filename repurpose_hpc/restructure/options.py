@@ -279,7 +279,7 @@ class Options(Declared):
         help="adjust weights to late exchanges: shards run in K sweeps, K - 1 rounds of messages",
         more="make shards that run in K sweeps, K - 1 rounds of messages, as `infer --exchange-late K` does, "
         "with weights for each sweep that are adjusted to ghosts of the one before. The budget is that of "
-        "the exact order: each further sweep sends up to as much again ([how](docs/late.md))",
+        "the exact order, and is sent up to K - 1 times ([how](docs/late.md))",
     )
     forms: tuple[str, ...] | None = option(
         None,
