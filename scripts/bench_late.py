@@ -3,7 +3,7 @@
     mpirun -n 2 python scripts/bench_late.py SHARDS --adjusted DIR... --input DATA --delays 0 100 400 \
         --out table.csv
 
-SHARDS are those of the exact order, which also run in sweeps; each DIR has shards of ``restructure --late K``.
+SHARDS are for the exact order, and also run in sweeps; each DIR has shards of ``restructure --late K``.
 Messages arrive a delay after they were sent, at the earliest: a rank that waits for them looks at the clock
 until then.  That is latency alone, without a limit of bandwidth, on machines whose kernel has no netem.  The
 exact order and all numbers of sweeps take turns.
