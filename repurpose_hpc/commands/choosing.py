@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MOST_TRIED = 3
 ASSUMED, PLAN, SCALED, SINGLE = "assumed", "plan", "scaled", "single"
 # What belongs to a number of workers that is known, or changes the network before it is cut.
-_NEED_A_NUMBER = ("part_weights", "memory_limits", "by_position", "lossless", "late")
+_NEED_A_NUMBER = ("part_weights", "memory_limits", "by_position", "lossless", "stages", "late")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class WorkersOrAuto(Declared):
         1,
         kind=integer(1),
         metavar="N",
-        help="with --workers auto: samples per forward",
-        more="with `--workers auto`: samples per forward, as `infer` will run it",
+        help="with --workers auto or --stages auto: samples per forward",
+        more="with `--workers auto` or `--stages auto`: samples per forward, as `infer` will run it",
     )
 
 

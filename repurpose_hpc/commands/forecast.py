@@ -41,7 +41,7 @@ from repurpose_hpc.forecast.scaled import (
     scaled_demand,
 )
 from repurpose_hpc.forecast.summary import PARTS, conclude, render
-from repurpose_hpc.forecast.timeline import forecast
+from repurpose_hpc.forecast.timeline import Clocks, forecast
 from repurpose_hpc.forecast.tokens import Piece
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.comm_dtype import EXACT
@@ -54,6 +54,7 @@ from repurpose_hpc.plan.files.store import hold_tokens, open_plan, read_network
 from repurpose_hpc.plan.late import without_sweeps
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import without_relays
+from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.report import text as report
 from repurpose_hpc.restructure.cache import cache_directory
 from repurpose_hpc.restructure.options import Options
@@ -93,6 +94,11 @@ class ForecastInput:
     def workers(self) -> int | None:
         """Workers of the shards; None: there are none."""
         return self.plan.workers if self.plan else None
+
+    @property
+    def stages(self) -> int:
+        """Stages of the plan; 1 without one."""
+        return 1 if self.plan is None else len(stages_of(self.network, self.plan))
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -228,10 +234,14 @@ def _point(
     subject: ForecastInput | TokenForecastInput, machine: MachineModel, ranks: int, batch: int
 ) -> dict:
     basis, demand = subject.demand(ranks, machine.ranks_per_node)
+    restructured = {} if demand is None else _described(demand, machine, batch)
+    in_stages = isinstance(subject, ForecastInput) and basis == PLAN and subject.stages > 1
+    if demand is not None and in_stages:
+        restructured["period_us"] = 1e6 * Clocks(demand, machine, batch).period()
     return {
         "ranks": ranks,
         "basis": basis,
-        **({} if demand is None else {"restructured": _described(demand, machine, batch)}),
+        **({"restructured": restructured} if restructured else {}),
         "dense": _described(subject.dense_demand(ranks, machine.ranks_per_node), machine, batch),
     }
 

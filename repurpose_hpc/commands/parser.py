@@ -329,6 +329,11 @@ def without_words(
             f"--workers: expected a number, got {AUTO}, which is for networks of samples; ask forecast which "
             "number pays"
         )
+    if given.get("stages") == AUTO:
+        raise UsageError(
+            f"--stages: expected a number, got {AUTO}, which only restructure takes, with a number of "
+            "workers and a network of samples; give a number"
+        )
     values = {**given, "workers": workers}
     words = {"part_weights": AUTO, "round_cost": AUTO, "minimise": TIME}
     automatic = [name for name, word in words.items() if given.get(name) == word]

@@ -25,6 +25,7 @@ from repurpose_hpc.commands.parser import (
 )
 from repurpose_hpc.commands.restructuring import TokenArguments, token_arguments
 from repurpose_hpc.commands.splitting import SplitArguments, split_arguments
+from repurpose_hpc.commands.staging import Staging, choose_stages, staging_of
 from repurpose_hpc.commands.start import Context, RankContext
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
@@ -145,8 +146,12 @@ def _restructure(args: Arguments, network: Network, samples: Samples, team: Team
     def make(options: Options) -> Restructured:
         return restructure_for(args.out, network, samples, options, dtype.type, log, team, refine=refine)
 
-    choosing = args.choosing
-    result = make(args.options) if choosing is None else choose(choosing, network, make, log)
+    if args.choosing is not None:
+        result = choose(args.choosing, network, make, log)
+    elif args.staging is not None:
+        result = choose_stages(args.staging, network, make, log)
+    else:
+        result = make(args.options)
     return {**write_restructured(args.out, result, team), "seconds": perf_counter() - began}
 
 
@@ -160,7 +165,8 @@ def _finish(args: Arguments, result: dict) -> None:
 class Arguments(Declared):
     """The files of the command, and with them ``options`` of restructuring.
 
-    With ``choosing`` these are the ones for a single worker, and those for others follow from it.
+    With ``choosing`` these are the ones for a single worker, with ``staging`` those for one stage; the others
+    follow from it.
     """
 
     model: Path = option(
@@ -190,6 +196,7 @@ class Arguments(Declared):
     options: Options
     spiking: SpikingOptions = SpikingOptions()
     choosing: Choosing | None = None
+    staging: Staging | None = None
 
 
 AnyArguments = Arguments | SplitArguments | TokenArguments
@@ -239,5 +246,9 @@ def parse(argv: Sequence[str], ranks: int | None = None, speaks: bool = True) ->
     if given.get("workers") == AUTO:
         choosing = choosing_of(given)
         return make(Arguments, given, options=choosing.options(1), choosing=choosing, spiking=spiking)
-    refuse(given, of_auto, f"has no effect without {flag('workers')} {AUTO}")
+    refuse(given, ("ranks_at_most",), f"has no effect without {flag('workers')} {AUTO}")
+    if given.get("stages") == AUTO:
+        staging = staging_of(given, ranks, given.get("batch_size", 1))
+        return make(Arguments, given, options=staging.options, staging=staging, spiking=spiking)
+    refuse(given, of_auto, f"has no effect without {flag('workers')} {AUTO} or {flag('stages')} {AUTO}")
     return make(Arguments, given, options=restructure_options(given, ranks), spiking=spiking)

@@ -83,12 +83,24 @@ def render(result: dict) -> str:
         *_table(result["points"], forms),
         "",
         *(_conclusion(form, result[form], result["batch_size"]) for form in forms),
+        *_in_stages(result),
     ]
     if result["most_ranks"]:
         lines.append(
             f"no more than {result['most_ranks']} ranks: the machine file has no link that joins more"
         )
     return "\n".join(lines)
+
+
+def _in_stages(result: dict) -> list[str]:
+    """How often a batch is done where they follow each other; of a plan with stages."""
+    periods = [(point["ranks"], point.get("restructured", {}).get("period_us")) for point in result["points"]]
+    return [
+        f"in stages, {ranks:,} ranks do a batch every {_us(period)} µs where batches follow each other: "
+        f"{1e6 * result['batch_size'] / period:,.0f} samples a second"
+        for ranks, period in periods
+        if period
+    ]
 
 
 def _sample(result: dict) -> str:

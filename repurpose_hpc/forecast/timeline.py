@@ -126,6 +126,27 @@ class Clocks:
         self._begin(len(self.demand.exchanges))
         return float(self.clock.max())
 
+    def period(self) -> float:
+        """Seconds from one forward to the next where they follow each other and ranks never meet.
+
+        A rank begins the next batch as soon as it has nothing left to do for this one, so that stages
+        compute several batches at a time.  What links carry for one batch takes as long at least.
+        """
+        # By then all stages are at work, and the slowest rank sets the pace.
+        filled, settled = (1 + rounds * len(self.demand.exchanges) for rounds in (1, 2))
+        ends = [self.run() for _ in range(settled + 1)]
+        return max((ends[settled] - ends[filled - 1]) / (settled + 1 - filled), self._carrying())
+
+    def _carrying(self) -> float:
+        """Seconds for which the busiest link carries what is sent for a batch."""
+        busy = np.zeros(1)
+        for scope, link in self._links():
+            for traffic in self.demand.exchanges:
+                out = self._occupied(traffic.messages_out[scope], traffic.bytes_out[scope], scope, link)
+                into = self._occupied(traffic.messages_in[scope], traffic.bytes_in[scope], scope, link)
+                busy = busy + np.maximum(out, into)
+        return float(busy.max())
+
     def _begin(self, number: int) -> list[MixingDemand]:
         """Carry out the steps that need just so many rounds; return the mixings that wait for another one.
 

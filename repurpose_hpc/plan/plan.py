@@ -347,8 +347,20 @@ def input_owners(neurons: int, placement: str, part_weights: np.ndarray) -> np.n
     return contiguous_owners(neurons, part_weights)
 
 
-def block_owners(network: Network, input_placement: str, part_weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Owners of the neurons of every space by name: blocks by the weights, the inputs as they are placed."""
+def block_owners(
+    network: Network,
+    input_placement: str,
+    part_weights: np.ndarray,
+    within: Mapping[str, np.ndarray] = FrozenMapping({}),
+) -> dict[str, np.ndarray]:
+    """Owners of the neurons of every space by name: blocks by the weights, the inputs as they are placed.
+
+    Args:
+        network: any.
+        input_placement: one of ``PLACEMENTS``.
+        part_weights: relative capacities of the workers, (P,).
+        within: free space -> the workers that share it, bool (P,); all, of other spaces.
+    """
     owners = {}
     for space in network.free_spaces:
         if space.name in network.input_spaces:
@@ -356,7 +368,8 @@ def block_owners(network: Network, input_placement: str, part_weights: np.ndarra
         elif space.name in network.tile_owners:
             owners[space.name] = tile_owner(network, space, len(part_weights))
         else:
-            owners[space.name] = contiguous_owners(space.neurons, part_weights)
+            weights = part_weights * within.get(space.name, True)
+            owners[space.name] = contiguous_owners(space.neurons, weights)
     return network.derive(owners)
 
 

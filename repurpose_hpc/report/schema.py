@@ -422,8 +422,41 @@ class Choice(TypedDict):
     points: Annotated[list[ChoicePoint], Key("all numbers that were forecast, ascending")]
 
 
+class StageLayers(TypedDict):
+    """A stage: consecutive layers, and who computes them."""
+
+    layers: Annotated[list[str], Key("names of its layers, in order")]
+    workers: Annotated[list[int], Key("workers that share them")]
+
+
+class StagingPoint(TypedDict):
+    """Forecast for a number of stages, by the plan for it."""
+
+    stages: Annotated[int, Key("parts of consecutive layers")]
+    period_us: Annotated[float, Key("time from one batch to the next, where batches follow each other", "µs")]
+    forecast_us: Annotated[float, Key("time of a batch that is alone", "µs")]
+    output_error: Annotated[float, Key("relative error of the outputs on the calibration data")]
+    values_sent: Annotated[int, Key("values that cross between workers", "values per sample")]
+
+
+class StagingChoice(TypedDict):
+    """What ``--stages auto`` chose, and by which forecasts."""
+
+    stages: Annotated[int, Key("number that was chosen")]
+    machine: Annotated[str, Key("machine that times are forecast for")]
+    batch_size: Annotated[int, Key("samples per forward")]
+    points: Annotated[list[StagingPoint], Key("all numbers that were tried, ascending")]
+
+
 class _RestructuredOptional(_Quality, _HeldOut, total=False):
     sweeps: Annotated[int, Key("sweeps with late exchanges in which shards run", when="with `--late`")]
+    stages: Annotated[
+        list[StageLayers], Key("stages, with what they compute, in order", when="with more than one stage")
+    ]
+    staging: Annotated[
+        StagingChoice,
+        Key("number of stages that was chosen, and by which forecasts", when="with `--stages auto`"),
+    ]
     choice: Annotated[
         Choice,
         Key("number of workers that was chosen, and by which forecasts", when="with `--workers auto`"),
@@ -772,7 +805,16 @@ class InspectReport(_Inspected, _InspectedModel, _InspectedShards, _InspectedImp
     """Report of ``inspect``."""
 
 
-class Forecast(TypedDict):
+class _ForecastOfStages(TypedDict, total=False):
+    period_us: Annotated[
+        float,
+        Key(
+            "time from one batch to the next, where batches follow each other", "µs", "of a plan with stages"
+        ),
+    ]
+
+
+class Forecast(_ForecastOfStages):
     """Forecast of a batch on some ranks."""
 
     total_us: Annotated[float, Key("time of a batch", "µs")]

@@ -12,6 +12,7 @@ from repurpose_hpc.io.atomic import write_text
 from repurpose_hpc.io.speech import tell
 from repurpose_hpc.report.choice import Lines, choice_lines
 from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
+from repurpose_hpc.report.stages import stage_lines
 
 # Ranks that compute unevenly are worth a line above this; less than so many seconds each say little.
 NOTABLE_IMBALANCE, LEAST_COMPUTED = 1.15, 0.1
@@ -249,7 +250,16 @@ def _verdict(r: InferReport) -> str:
 def render_restructured(result: Mapping[str, Any]) -> str:
     """The report of ``restructure`` for people, several lines."""
     report = cast(RestructureReport, result)
-    sections = (choice_lines, _measured, _promise_summary, _sent, _kept, _lossless, _output_errors)
+    sections = (
+        choice_lines,
+        _measured,
+        _promise_summary,
+        _sent,
+        _kept,
+        stage_lines,
+        _lossless,
+        _output_errors,
+    )
     lines = [line for section in sections for line in section(report)]
     lines += [("import", text) for text in import_summary(report)]
     lines += [("time", f"{report['seconds']:.1f} s"), ("shards", report["shards"])]

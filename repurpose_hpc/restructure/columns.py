@@ -15,7 +15,7 @@ import numpy as np
 
 from repurpose_hpc.plan.masks import MixingPlan
 from repurpose_hpc.plan.relays import Relays
-from repurpose_hpc.restructure.support.elimination import columns, eliminate, inverse, metric_root
+from repurpose_hpc.restructure.support.elimination import columns, eliminate, inverse
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, ranked
 
@@ -62,7 +62,7 @@ def rank_columns(
         if not (rows.size and offered.any()):
             return NOTHING
         S = np.flatnonzero(problem.columns(reads))
-        root = metric_root(problem.metric[np.ix_(rows, rows)])
+        root = problem.metric_root(rows)
         if relays is None:
             H, R = problem.moments.H[np.ix_(S, S)], root @ problem.moments.R[np.ix_(rows, S)]
         else:

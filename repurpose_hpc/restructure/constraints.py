@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repurpose_hpc.fields import FieldError
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.masks import EVERYBODY
-from repurpose_hpc.plan.plan import capacities, contiguous_owners
+from repurpose_hpc.plan.plan import REPLICATED, capacities, contiguous_owners
+from repurpose_hpc.restructure.owners.stages import stage_workers
 
 if TYPE_CHECKING:
     from repurpose_hpc.restructure.options import Options
@@ -28,22 +32,38 @@ class Constraints:
         imbalance: a worker may own more than its share of the neurons by this fraction.
         link_costs: κ(p, q), of sending one value from p to q, (P, P); the diagonal is 0.
         room: weights that each worker can hold, (P,); inf where there is no limit.
+        within: free space -> the workers that share it, bool (P,); all, of other spaces.
     """
 
     part_weights: np.ndarray
     imbalance: float
     link_costs: np.ndarray
     room: np.ndarray
+    within: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def workers(self) -> int:
         """P."""
         return len(self.part_weights)
 
-    def capacity(self, m: int, source_owner: np.ndarray, room: np.ndarray) -> np.ndarray:
+    def weights_in(self, space: str) -> np.ndarray:
+        """The part weights of those that share a space, (P,), 0 of others."""
+        return self.part_weights * self.within.get(space, True)
+
+    def crosses(self, network: Network, mixing: Mixing) -> bool:
+        """Whether a mixing reads what other workers make than those that share its target."""
+        made = (name for name in network.parts(mixing.source) if name not in network.input_spaces)
+        return any(
+            not np.array_equal(self.weights_in(source), self.weights_in(target))
+            for source in made
+            for target in network.parts(mixing.target)
+        )
+
+    def capacity(self, space: str, m: int, source_owner: np.ndarray, room: np.ndarray) -> np.ndarray:
         """The most rows of a mixing that each worker may own, (P,) int64.
 
         Args:
+            space: that they are neurons of.
             m: number of rows.
             source_owner: owners of its inputs, (n,).
             room: weights of this mixing that each worker can hold, (P,).
@@ -51,14 +71,15 @@ class Constraints:
         Raises:
             FieldError: there is not enough room for all rows.
         """
-        capacity = capacities(m, self.part_weights, self.imbalance)
+        weights = self.weights_in(space)
+        capacity = capacities(m, weights, self.imbalance)
         own_count = np.maximum(self.own_columns(source_owner), 1)
         limited = np.where(np.isinf(room), capacity, np.minimum(capacity, np.floor(room / own_count))).astype(
             np.int64
         )
         # Others may take over what a worker has no room for, as far as their own room goes.
         spare = np.where(np.isinf(room), m, np.floor(room / own_count)).astype(np.int64) - limited
-        spare = np.where(self.part_weights > 0, np.maximum(spare, 0), 0)
+        spare = np.where(weights > 0, np.maximum(spare, 0), 0)
         unseated = m - int(limited.sum())
         if unseated > spare.sum():
             raise FieldError(
@@ -83,8 +104,22 @@ class Constraints:
         return self.dense_cost(contiguous_owners(neurons, self.part_weights))
 
 
+def constraints_for(network: Network, options: Options) -> Constraints:
+    """The constraints that a user asks for, of a network that may be divided into stages.
+
+    Raises:
+        FieldError: there are too many stages; see ``stage_workers``.
+    """
+    constraints = constraints_of(options)
+    replicated = options.input_placement == REPLICATED
+    within = stage_workers(
+        network, constraints.part_weights, int(options.stages), options.comm_budget, replicated
+    )
+    return replace(constraints, within=within)
+
+
 def constraints_of(options: Options) -> Constraints:
-    """The constraints that a user asks for."""
+    """The constraints that a user asks for, of all networks."""
     P = options.workers
     room = np.full(P, np.inf) if options.memory_limits is None else np.array(options.memory_limits) * 2.0**20
     return Constraints(

@@ -22,12 +22,13 @@ from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.calibration.statistics import Statistics, statistics_for, trained
-from repurpose_hpc.restructure.constraints import Constraints, constraints_of
+from repurpose_hpc.restructure.constraints import Constraints, constraints_for
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 from repurpose_hpc.restructure.method import Gram, Method
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.shares import neuron_shares
 from repurpose_hpc.restructure.owners.surroundings import Surroundings, surroundings
+from repurpose_hpc.restructure.support.elimination import METRIC_TOLERANCE
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.team import Team
 
@@ -37,6 +38,9 @@ Log = Callable[[str], None]
 # Of all weights: where more are zero, as in grouped convolutions and sparse layers, there are no relays,
 # which know of no holes.  A few are by chance, above all in quantised models.
 FEW_HOLES = 0.05
+
+# What an error in any direction counts at least, relative to the mean, where it would be lost otherwise.
+LEAST_DIRECTION = 1e-4
 
 
 def silent(line: str) -> None:
@@ -83,12 +87,21 @@ class CutContext:
 
     def room(self, mixing: Mixing) -> np.ndarray:
         """Weights of this mixing that each worker can hold: its part of the worker's memory, (P,)."""
-        total = sum(mixing.weights.size for mixing in self.mixings)
+        weights = self._weights_in(mixing)
+        others = [other for other in self.mixings if np.array_equal(self._weights_in(other), weights)]
+        total = sum(other.weights.size for other in others)
         return self.constraints.room * mixing.weights.size / total
+
+    def _weights_in(self, mixing: Mixing) -> np.ndarray:
+        """The part weights of the workers that share what a mixing makes, (P,), 0 of others."""
+        return self.constraints.weights_in(self.network.parts(mixing.target)[0])
 
     def share(self, decisions: Decisions, mixing: Mixing) -> np.ndarray:
         """The part of the weights of a mixing that each worker should hold, (P,)."""
-        return decisions.shares.get(mixing.name, self.speeds)
+        if not self.constraints.within:
+            return decisions.shares.get(mixing.name, self.speeds)
+        speeds = self.speeds * (self._weights_in(mixing) > 0)
+        return speeds / speeds.sum()
 
     def owner(self, decisions: Decisions, tensor: str) -> np.ndarray:
         """Owners of the neurons of ``tensor``, (n,)."""
@@ -156,19 +169,23 @@ class CutContext:
         # bit are sent for less than any of their sums.
         all_travel = bool((source_owner != EVERYBODY).all() and np.isinf(room).all())
         all_travel &= mixing.source not in self.network.binary_tensors
+        metric, crosses = self.statistics.metrics[mixing.name], self.constraints.crosses(self.network, mixing)
         return MixingProblem(
             moments=moments,
-            metric=self.statistics.metrics[mixing.name],
+            metric=_with_all_directions(metric) if crosses else metric,
             source_owner=source_owner,
             ghost_costs=values * links,
             sum_costs=self.network.values(mixing.target) * links,
             most_ghosts=self._most_ghosts(decisions.budget, values, source_owner, room),
-            only_ghosts=not (self.method.sums and all_travel),
+            # Nobody computes what is the next stage's to compute.
+            only_ghosts=not (self.method.sums and all_travel)
+            or self.constraints.crosses(self.network, mixing),
             relays=self.method.relays and all_travel and float(mixing.links.mean()) >= 1 - FEW_HOLES,
             team=self.team,
             taps=mixing.taps,
             received=self._received(decisions, mixing),
             links=None if mixing.links.all() else mixing.links,
+            metric_tolerance=0.0 if crosses else METRIC_TOLERANCE,
         )
 
     def at_price(self, problem: MixingProblem, expected: float) -> MixingProblem:
@@ -184,8 +201,10 @@ class CutContext:
         """``MixingProblem.most_ghosts``: the ghosts that fit into the memory and into the budget."""
         links, own_count = self.constraints.link_costs, self.constraints.own_columns(source_owner)
         cheapest_link = links[links > 0].min(initial=np.inf) * values
-        # Hardly any worker is worth more than twice its even share of the whole budget.
-        affordable = np.ceil(2 * max(budget, 0) / (self.options.workers * cheapest_link))
+        # Hardly any worker is worth more than twice its even share of the whole budget; the first of a stage,
+        # which own nothing of what they read, may be.
+        receivers = self.options.workers if not self.constraints.within else 2
+        affordable = np.ceil(2 * max(budget, 0) / (receivers * cheapest_link))
 
         def limit(rows: np.ndarray) -> np.ndarray:
             fitting = np.floor(room / np.maximum(rows, 1)) - own_count
@@ -203,6 +222,14 @@ class CutContext:
         return received
 
 
+def _with_all_directions(metric: np.ndarray) -> np.ndarray:
+    """The metric of a mixing whose workers own nothing of what they read, (m, m).
+
+    There a direction that is not sent is lost altogether, so that none may count for nothing.
+    """
+    return metric + LEAST_DIRECTION * np.trace(metric) / len(metric) * np.eye(len(metric))
+
+
 def is_wide(network: Network, mixing: Mixing) -> bool:
     """True for a mixing with no fewer outputs than inputs: inputs travel rather than sums."""
     return network.size(mixing.target) >= network.size(mixing.source)
@@ -212,7 +239,7 @@ def open_context(
     network: Network, samples: Samples, options: Options, method: Method, log: Log, team: Team
 ) -> CutContext:
     """Take in what is given, and measure the original network (step 1); collective."""
-    constraints, mixings = constraints_of(options), tuple(trained(network))
+    constraints, mixings = constraints_for(network, options), tuple(trained(network))
     speeds = constraints.part_weights / constraints.part_weights.sum()
     replicated, tiles = options.input_placement == REPLICATED, tile_weights(network, options.workers)
     shares = neuron_shares(network, speeds, options.comm_budget, replicated)

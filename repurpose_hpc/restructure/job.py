@@ -26,6 +26,7 @@ from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.plan.masks import GHOST, POSITION, RELAY
 from repurpose_hpc.plan.rounds import rounds_of
+from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.process.packages import installed
 from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
@@ -491,8 +492,26 @@ def _report(
         **links,
         **({} if options.late is None else {"sweeps": options.late}),
         **({} if job.reduction is None else {"lossless": dict(job.reduction)}),
+        **_stages(network, cut),
         "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
+    }
+
+
+def _stages(network: Network, cut: Cut) -> dict[str, Any]:
+    """The stages in the report; empty of one."""
+    original = {mixing.name for mixing in network.mixings}
+    stages = stages_of(cut.network, cut.plan)
+    if len(stages) == 1:
+        return {}
+    return {
+        "stages": [
+            {
+                "layers": [name for name in stage.mixings if name in original],
+                "workers": list(stage.workers),
+            }
+            for stage in stages
+        ]
     }
 
 

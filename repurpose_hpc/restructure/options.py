@@ -163,6 +163,16 @@ class Options(Declared):
         "with a promise takes the one that keeps it with the least communication "
         "([how](docs/convolutions.md#by-position))",
     )
+    stages: int | str = option(
+        1,
+        kind=or_auto(integer(1)),
+        metavar="S|auto",
+        help="parts of consecutive layers, each shared by some workers; auto: as many as make most samples a "
+        "second by the forecast for --machine",
+        more="parts of consecutive layers, each shared by some of the workers and restructured among these. "
+        "While a stage computes a batch the one before it computes the next. `auto`: as many as make most "
+        "samples a second by the forecast for `--machine` and `--batch-size` ([how](docs/stages.md))",
+    )
     imbalance: float | None = option(
         None,
         kind=number("a fraction", least=0, example=0.1),
@@ -312,6 +322,7 @@ class Options(Declared):
         self._check_assignment()
         self._check_aim()
         self._check_late()
+        self._check_stages()
         if self.memory_limits is not None:
             _check_length("memory_limits", self.memory_limits, self.workers)
         if self.link_costs is not None:
@@ -395,6 +406,7 @@ class Options(Declared):
         for field, is_right, expected in (
             ("forms", "relays" not in self.may_travel, "no relays"),
             ("by_position", not self.by_position, "no maps shared out by position"),
+            ("stages", self.stages == 1, "one stage"),
             ("comm_dtype", self.comm_dtype == EXACT, EXACT),
             ("method", self.method == "data", "data, which adjusts to what arrives,"),
         ):
@@ -402,6 +414,32 @@ class Options(Declared):
                 found = shown(getattr(self, field))
                 raise FieldError(
                     field, f"expected {expected} with late={self.late}, got {found}; leave one of them out"
+                )
+
+    def _check_stages(self) -> None:
+        if self.stages == 1:
+            return
+        if isinstance(self.stages, str):
+            raise FieldError(
+                "stages",
+                f"expected a number, got {self.stages!r}; words are for command lines: give a number, "
+                "such as 2",
+            )
+        if self.stages > self.workers:
+            raise FieldError(
+                "stages",
+                f"expected at most workers={self.workers}, as every stage needs one, got {self.stages}; ask "
+                "for fewer",
+            )
+        others = {
+            "by_position": bool(self.by_position),
+            "assignment": self.by_hypergraph and self.keeps_everything,
+        }
+        for name, is_set in others.items():
+            if is_set:
+                raise FieldError(
+                    f"stages and {name}",
+                    "expected one of them, as both say which workers share a layer, got both; leave one out",
                 )
 
     def _check_aim(self) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.plan.plan import Plan, block_owners, capacities, dense_plan, dense_plan_for
+from repurpose_hpc.model.operations import Mixing
+from repurpose_hpc.plan.plan import Plan, block_owners, capacities, dense_plan_for
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
-from repurpose_hpc.restructure.constraints import Constraints, constraints_of
+from repurpose_hpc.restructure.constraints import Constraints, constraints_for
 from repurpose_hpc.restructure.context import Log
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.options import ACTIVE, Options
@@ -39,10 +40,12 @@ def _all_of(network: Network, plan: Plan) -> CurrentNetwork:
 
 def _plan(network: Network, options: Options, propagation: Propagation, log: Log, team: Team) -> Plan:
     """The plan for owners as the assignment says, without scales; collective."""
-    constraints, P, placement = constraints_of(options), options.workers, options.input_placement
-    blocks = dense_plan(network, P, placement, constraints.part_weights)
+    constraints, P, placement = constraints_for(network, options), options.workers, options.input_placement
+    owners = block_owners(network, placement, constraints.part_weights, constraints.within)
+    blocks = dense_plan_for(network, P, placement, owners, _summed(network, constraints))
     if options.assignment == "random":
-        return dense_plan_for(network, P, placement, _drawn(network, options, constraints))
+        drawn = _drawn(network, options, constraints)
+        return dense_plan_for(network, P, placement, drawn, _summed(network, constraints))
     if not options.by_hypergraph:
         return blocks
     activity = None
@@ -59,13 +62,30 @@ def _plan(network: Network, options: Options, propagation: Propagation, log: Log
     return dense_plan_for(network, P, placement, found.owners, found.summed)
 
 
+def _summed(network: Network, constraints: Constraints) -> frozenset[str] | None:
+    """Tensors whose readers send sums, of a network in stages: none that crosses, so that nobody computes
+    what is the next stage's to compute; None: of one stage, as ``dense_plan_for`` has it.
+    """
+    if not constraints.within:
+        return None
+    readers: dict[str, list[Mixing]] = {}
+    for mixing in network.mixings:
+        readers.setdefault(mixing.source, []).append(mixing)
+    return frozenset(
+        tensor
+        for tensor, mixings in readers.items()
+        if sum(network.size(mixing.target) for mixing in mixings) < network.size(tensor)
+        and not any(constraints.crosses(network, mixing) for mixing in mixings)
+    )
+
+
 def _drawn(network: Network, options: Options, constraints: Constraints) -> dict[str, np.ndarray]:
     """Owners drawn at random under the capacities, but for the inputs, of every space by name."""
     owners = block_owners(network, options.input_placement, constraints.part_weights)
     free = {space.name: owners[space.name] for space in network.free_spaces}
     for number, space in enumerate(network.free_spaces):
         if space.name not in network.input_spaces:
-            capacity = capacities(space.neurons, constraints.part_weights, constraints.imbalance)
+            capacity = capacities(space.neurons, constraints.weights_in(space.name), constraints.imbalance)
             rng = np.random.default_rng([options.seed, number])
             free[space.name] = random_owners(capacity, space.neurons, rng)
     return network.derive(free)

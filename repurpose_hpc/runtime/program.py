@@ -24,7 +24,7 @@ from repurpose_hpc.runtime.lowering.lower import Lowering
 from repurpose_hpc.runtime.resources import EXACT_FORMATS, Formats, Resources
 from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.schedule import MakeRequest, Schedule, no_request
-from repurpose_hpc.runtime.schedule.stages import stages_of
+from repurpose_hpc.runtime.schedule.scopes import scopes_of
 from repurpose_hpc.runtime.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Program:
         self.output_columns = columns_of(graph, graph.output_tensors, hosting)
         lowering = Lowering(shards, self._resources, comm)
         self._outputs = [lowering.tensors[tensor] for tensor in graph.output_tensors]
-        self._stages = stages_of(lowering, graph, max_batch, comm)
+        self._scopes = scopes_of(lowering, graph, max_batch, comm)
         self._wanted = np.zeros(max_batch, np.int64)
         self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
         steps = [step for *_, step in lowering.operations if not isinstance(step, LocalStep)]
@@ -126,8 +126,8 @@ class Program:
 
     @property
     def _rounds(self) -> list[Round]:
-        """Those of all stages."""
-        return [one for stage in self._stages for one in stage.rounds]
+        """Those of all scopes."""
+        return [one for scope in self._scopes for one in scope.rounds]
 
     @property
     def values_sent(self) -> int:
@@ -190,7 +190,7 @@ class Program:
     def _note(self, wanted: np.ndarray, batch: int) -> int:
         """Put the wanted samples of a batch where its schedule looks for them; how many they are."""
         ascending = np.all(np.diff(wanted, prepend=-1) > 0) and (not len(wanted) or wanted[-1] < batch)
-        if len(self._stages) == 1 or not ascending:
+        if len(self._scopes) == 1 or not ascending:
             raise ValueError(
                 f"expected samples from 0 to {batch - 1} of a network of tokens, ascending, got {wanted}"
             )
@@ -275,9 +275,9 @@ class Program:
             raise ValueError(f"expected 1 to {self.max_batch} samples, found {batch}")
         if len(self._schedules) == MOST_SCHEDULES:
             self._schedules.popitem(last=False)
-        parts = [parts_of(batch, self._micro_batches), *([Part(wanted)] for _ in self._stages[1:])]
+        parts = [parts_of(batch, self._micro_batches), *([Part(wanted)] for _ in self._scopes[1:])]
         schedule = Schedule(
-            self._stages, self._outputs, parts, self._wanted, self._make_request(), self._resources
+            self._scopes, self._outputs, parts, self._wanted, self._make_request(), self._resources
         )
         self._schedules[batch, wanted] = schedule
         return schedule

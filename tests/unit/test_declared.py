@@ -78,7 +78,7 @@ def test_a_command(row):
 
 def test_every_module_of_commands_is_in_the_table():
     helpers = {"automatic", "encoding", "imported", "overwriting", "parser", "splitting", "start", "table"}
-    helpers |= {"choosing", "forecasting", "restructuring", "transformer"}
+    helpers |= {"choosing", "forecasting", "restructuring", "staging", "transformer"}
     assert set(COMMANDS) | helpers == modules(commands)
 
 

@@ -26,7 +26,7 @@ def given_owners(context: CutContext) -> Owners:
         elif space.name in context.network.tile_owners:
             owners[space.name] = tile_owner(context.network, space, context.options.workers)
         elif space.name not in context.surroundings:
-            owners[space.name] = contiguous_owners(space.neurons, weights)
+            owners[space.name] = contiguous_owners(space.neurons, context.constraints.weights_in(space.name))
     return owners
 
 
@@ -37,7 +37,7 @@ def assign_spaces(context: CutContext, decisions: Decisions) -> Decisions:
     for number, mixing in enumerate(context.mixings):
         for name in parts(mixing.source):
             if name not in decisions.owners:  # Made by fixed mixings, but tied to a target further on.
-                neurons, weights = context.surroundings[name].neurons, context.constraints.part_weights
+                neurons, weights = context.surroundings[name].neurons, context.constraints.weights_in(name)
                 decisions = decisions.with_owners({name: contiguous_owners(neurons, weights)})
         for name in parts(mixing.target):
             if name in undecided - decisions.capacities.keys():
@@ -52,7 +52,7 @@ def _capacity(context: CutContext, decisions: Decisions, mixing: Mixing, name: s
     """Neurons of the space ``name``, which ``mixing`` makes, that each worker can own, (P,)."""
     source_owner = context.owner(decisions, mixing.source)
     neurons, room = context.surroundings[name].neurons, context.room(mixing) / mixing.taps
-    return context.constraints.capacity(neurons, source_owner, room)
+    return context.constraints.capacity(name, neurons, source_owner, room)
 
 
 def owners_for(
@@ -62,7 +62,7 @@ def owners_for(
     mixing, options = context.mixings[number], context.options
     source_owner = context.owner(decisions, mixing.source)
     if options.assignment == "contiguous":
-        return _blocks(space.neurons, context.constraints.part_weights, capacity)
+        return _blocks(space.neurons, context.constraints.weights_in(space.name), capacity)
     if options.assignment == "hypergraph":
         strengths = _strengths(mixing, space, source_owner.size)
         return hypergraph_owners(strengths, source_owner, capacity, options.seed)

@@ -20,8 +20,8 @@ from repurpose_hpc.restructure.owners.sweep import Piece, draft_owners
 def branches_of(context: CutContext) -> Branches | None:
     """The branches of the network if owners are to follow them, else None."""
     options = context.options
-    # A limit of memory is one for every mixing, and tiles have their owners.
-    limited = options.memory_limits is not None or bool(context.network.tile_owners)
+    # A limit of memory is one for every mixing, tiles have their owners, and branches run through all stages.
+    limited = options.memory_limits is not None or bool(context.network.tile_owners) or options.stages != 1
     if not context.method.branches or options.workers == 1 or options.assignment != "munkres" or limited:
         return None
     energies = {mixing.name: _energies(context, mixing) for mixing in context.mixings}

@@ -27,11 +27,11 @@ METRIC_TOLERANCE = 1e-2
 PANEL_FRACTION = 16
 
 
-def metric_root(metric: np.ndarray) -> np.ndarray:
-    """L, (k, r) with k <= r, such that Lᵀ L is ``metric`` (r, r) up to METRIC_TOLERANCE of its trace."""
+def metric_root(metric: np.ndarray, tolerance: float = METRIC_TOLERANCE) -> np.ndarray:
+    """L, (k, r) with k <= r, such that Lᵀ L is ``metric`` (r, r) up to a share of its trace."""
     eigenvalues, vectors = np.linalg.eigh(metric)
     eigenvalues = np.maximum(eigenvalues, 0)
-    dropped = np.cumsum(eigenvalues) <= METRIC_TOLERANCE * eigenvalues.sum()
+    dropped = np.cumsum(eigenvalues) <= tolerance * eigenvalues.sum()
     return (vectors[:, ~dropped] * np.sqrt(eigenvalues[~dropped])).T
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.restructure.calibration.moments import Moments
-from repurpose_hpc.restructure.support.elimination import columns
+from repurpose_hpc.restructure.support.elimination import METRIC_TOLERANCE, columns, metric_root
 from repurpose_hpc.restructure.team import Team
 
 # λ hardly ever falls below this share of what it was expected to be.
@@ -34,6 +34,7 @@ class MixingProblem:
         team: shares the work.
         taps: k, columns of each source neuron in ``moments``.
         received: the ghosts that every worker is sent anyhow, for another mixing, bool (P, n); None: none.
+        metric_tolerance: share of the metric that may be dropped.
         links: rows and the neurons that they may depend on at all, bool (m, n); None: all on all.  Others are
             those of other groups of a grouped convolution, or holes of a sparse layer, which are not filled.
     """
@@ -52,6 +53,7 @@ class MixingProblem:
     relays: bool = False
     silent: bool = False
     least_price: float = 0.0
+    metric_tolerance: float = METRIC_TOLERANCE
 
     @property
     def workers(self) -> int:
@@ -69,6 +71,10 @@ class MixingProblem:
         if self.links is None:
             return np.ones(self.source_owner.size, bool)
         return self.links[rows].any(axis=0)
+
+    def metric_root(self, rows: np.ndarray) -> np.ndarray:
+        """The root of the metric of some rows, (k, r); see ``elimination.metric_root``."""
+        return metric_root(self.metric[np.ix_(rows, rows)], self.metric_tolerance)
 
     def columns(self, mask: np.ndarray) -> np.ndarray:
         """A mask of source neurons, bool (..., n), as one of columns of ``moments``, (..., n k)."""

@@ -8,7 +8,7 @@ mixings that wait for the next round come last, after everything of the round is
 A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
 messages of one travel, the rank computes with another.  The order is the same on all ranks.
 
-Where not all samples are wanted behind the first stage, the wanted ones of every tensor that is read there
+Where not all samples are wanted behind the first scope, the wanted ones of every tensor that is read there
 are brought to the front of its memory; what comes then is for so many samples.
 """
 
@@ -30,7 +30,7 @@ from repurpose_hpc.runtime.lowering.mixings import MixingStep
 from repurpose_hpc.runtime.resources import Resources
 from repurpose_hpc.runtime.schedule.replay import carry_out, record
 from repurpose_hpc.runtime.schedule.rounds import Round
-from repurpose_hpc.runtime.schedule.stages import Stage
+from repurpose_hpc.runtime.schedule.scopes import Scope
 from repurpose_hpc.runtime.schedule.threads import on_threads
 
 # Where traces show what brings wanted samples to the front, which is no operation of the network.
@@ -56,7 +56,7 @@ class Schedule:
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        scopes: Sequence[Scope],
         outputs: Sequence[Buffer],
         parts: Sequence[Sequence[Part]],
         wanted: np.ndarray,
@@ -66,27 +66,27 @@ class Schedule:
         """Makes the requests of all exchanges; collective.
 
         Args:
-            stages: of the program; one without samples is left out.
+            scopes: of the program; one without samples is left out.
             outputs: the memory of its output tensors, at least one.
-            parts: of a batch, in each stage.
-            wanted: memory with the places, in the batch, of the samples of the second stage; int64.
+            parts: of a batch, in each scope.
+            wanted: memory with the places, in the batch, of the samples of the second scope; int64.
             make_request: of the transport.
             resources: of the program.
         """
         dtype = outputs[0].flat.dtype
-        self._places = [place for part in parts[0] for place in _places(stages[0].inputs, part)]
+        self._places = [place for part in parts[0] for place in _places(scopes[0].inputs, part)]
         self._outputs = [[buffer.maps(part) for buffer in outputs] for part in parts[-1]]
         self._requests: list[Request] = []  # kept, as the calls have addresses of what they use
         calls: list[Labelled] = []
         beginning: list[Labelled] = []
         before = parts[0]
-        for stage, now in zip(stages, parts, strict=True):
+        for scope, now in zip(scopes, parts, strict=True):
             if not any(part.samples for part in now):
                 break
-            calls += _to_the_front(stage.inputs, before, now, wanted)
+            calls += _to_the_front(scope.inputs, before, now, wanted)
             calls_of_parts: list[_PartCalls] = []
             for part in now:
-                calls_of_parts.append(_PartCalls(stage, part, make_request, len(self._requests)))
+                calls_of_parts.append(_PartCalls(scope, part, make_request, len(self._requests)))
                 self._requests += calls_of_parts[-1].requests.values()
             beginning += [call for each in calls_of_parts for call in each.beginning]
             calls += _in_turns([each.rounds for each in calls_of_parts])
@@ -116,7 +116,7 @@ class Schedule:
 
 
 class _PartCalls:
-    """The calls of a stage for a part of a batch.
+    """The calls of a scope for a part of a batch.
 
     Attributes:
         requests: of each exchange.
@@ -124,9 +124,9 @@ class _PartCalls:
         rounds: the calls of each round.
     """
 
-    def __init__(self, stage: Stage, part: Part, make_request: MakeRequest, first: int) -> None:
+    def __init__(self, scope: Scope, part: Part, make_request: MakeRequest, first: int) -> None:
         """Makes the requests, numbered from ``first`` on; collective."""
-        rounds, inputs = stage
+        rounds, inputs = scope
         exchanges = [exchange for _, _, exchanges in rounds for exchange in exchanges]
         mixings = [step for steps, _, _ in rounds for step in steps if isinstance(step, MixingStep)]
         self.requests = {exchange: make_request(exchange, part) for exchange in exchanges}

@@ -19,9 +19,12 @@ from repurpose_hpc.runtime.setup import Setup
 MOST_BYTES = 1 << 22
 # Multiply-adds of the slowest rank for a block, and batches, whose exchanges take their time.
 MOST_WORK, MOST_BATCHES = 1 << 29, 256
+# Stages are idle at the beginning or the end of a block, while others compute a batch: so many batches for
+# each stage keep that short.  The inputs of a block may be so large then.
+BATCHES_OF_STAGE, MOST_BYTES_OF_STAGES = 16, 1 << 26
 
 
-def turn_size(setup: Setup, program: Program) -> int:
+def turn_size(setup: Setup, program: Program, stages: int) -> int:
     """Samples in a turn: for each group as many batches as the limits allow, at least one; collective.
 
     Every rank tells the others how many multiply-adds a sample costs it.
@@ -29,12 +32,16 @@ def turn_size(setup: Setup, program: Program) -> int:
     Args:
         setup: of the run.
         program: of this rank.
+        stages: of the plan.
     """
     graph, options, groups = setup.shard.graph, setup.job.options, setup.groups.count
     values = max(math.prod(graph.input_shape), graph.outputs * groups)  # the root has the outputs of all
     work = max(1, *setup.comm.allgather(program.multiply_adds))
     samples = min(MOST_BYTES // (values * options.dtype.itemsize), MOST_WORK // work)
     batches = min(samples // options.batch_size, MOST_BATCHES)
+    if stages > 1:
+        fitting = MOST_BYTES_OF_STAGES // (values * options.dtype.itemsize * options.batch_size)
+        batches = max(batches, min(BATCHES_OF_STAGE * stages, fitting))
     return max(batches, 1) * options.batch_size * groups
 
 

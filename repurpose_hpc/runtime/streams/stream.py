@@ -21,6 +21,7 @@ from repurpose_hpc.io.identity import identity
 from repurpose_hpc.io.progress import Countdown, Progress
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.mpi.agreement import collectively
+from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.runtime.checks import Checks
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.setup import Setup
@@ -110,7 +111,8 @@ class Stream:
         In a turn every group computes a block, or nothing; the root gets the outputs of all.
         """
         options, groups = self.job.options, self.setup.groups
-        size = turn_size(self.setup, self.program)
+        stages = stages_of(self.setup.shard.graph, self.setup.stored.plan)
+        size = turn_size(self.setup, self.program, len(stages))
         gather = OutputGather(self.comm, self.program.output_columns, options.dtype, size, groups.count)
 
         def parts() -> Iterator[list[Stretch]]:

@@ -13,7 +13,7 @@ from helpers.small_plans import pruned, random_network, random_plan
 from repurpose_hpc.forecast.demand import plan_demand
 from repurpose_hpc.forecast.machine import Link, Rates
 from repurpose_hpc.forecast.scaled import dense_profile, scaled_demand
-from repurpose_hpc.forecast.timeline import forecast
+from repurpose_hpc.forecast.timeline import Clocks, forecast
 from repurpose_hpc.plan.masks import MixingPlan, ghost_plan
 from repurpose_hpc.plan.plan import Plan, contiguous_owners, single_worker_plan
 
@@ -152,3 +152,51 @@ def test_dearer_links_never_make_it_faster(seed, graph, per_node, links, batch, 
     for name in ("exchange_us", "rank_us", "value_ns"):
         assert forecast(demand, replace(machine, **{name: scale}), batch).total >= times.total - slack
     assert forecast(demand, machine, 2 * batch).total >= times.total - slack
+
+
+def _two_stages():
+    """Three layers of 8 neurons: rank 0 makes the first two, rank 1 the third, of all 8 neurons."""
+    network = random_network(widths=(6, 8, 8, 8))
+    spaces, first, second = (
+        [space.name for space in network.spaces],
+        np.zeros(8, np.int32),
+        np.ones(8, np.int32),
+    )
+    owners = dict(zip(spaces, [np.full(6, -1, np.int32), first, first, second], strict=True))
+    sources = [owners[name] for name in spaces]
+    mixings = {
+        mixing.name: ghost_plan(
+            np.ones((2, source.size), bool) & (np.arange(2)[:, None] == target[0]), source, target
+        )
+        for mixing, source, target in zip(network.mixings, sources[:-1], sources[1:], strict=True)
+    }
+    plan = Plan(2, "replicated", owners, mixings)
+    return plan_demand(pruned(network, plan), plan, per_node=1)
+
+
+def test_stages_have_the_pace_of_the_slowest():
+    """Rank 0 makes two layers for a batch, and begins the next one while rank 1 makes the third."""
+    demand, batch = _two_stages(), 100
+    machine = replace(with_network(latency_us=50, gb_per_s=1000), call_us=1, value_ns=10)
+    busy, last = Clocks(demand, machine, batch), Clocks(demand, machine, batch)
+    busy.run()
+    assert busy.clock[0] < busy.clock[1]
+    assert last.period() == pytest.approx(busy.clock[0])
+    assert last.period() < forecast(demand, machine, batch).total
+
+
+def test_no_pace_is_faster_than_the_link():
+    demand, batch = _two_stages(), 100
+    machine = with_network(latency_us=0, gb_per_s=1e-4)
+    assert Clocks(demand, machine, batch).period() == pytest.approx(4 * 8 * batch / 1e5)
+
+
+@given(seed=st.integers(0, 10), workers=st.integers(1, 5), batch=st.integers(1, 300))
+@settings(max_examples=20)
+def test_batches_that_follow_each_other_take_no_longer_than_alone(seed, workers, batch):
+    network = random_network(seed)
+    plan = random_plan(network, workers, "partitioned", seed)
+    demand = plan_demand(pruned(network, plan), plan, per_node=2)
+    machine = with_network(latency_us=30, overhead_us=2, gb_per_s=0.5)
+    period = Clocks(demand, machine, batch).period()
+    assert 0 < period <= Clocks(demand, machine, batch).run() * (1 + 1e-9)

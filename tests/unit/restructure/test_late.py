@@ -198,6 +198,7 @@ def test_a_promise_is_one_of_the_sweeps(samples):
     [
         {"forms": ("ghosts", "relays")},
         {"by_position": 1},
+        {"stages": 2},
         {"comm_dtype": "int8"},
         {"method": "magnitude"},
     ],

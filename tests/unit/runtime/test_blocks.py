@@ -63,7 +63,7 @@ def test_what_is_not_finite_is_named(tmp_path):
         list(source.blocks([Stretch(2, 5), Stretch(6, 9)]))
 
 
-def size_of(batch_size, inputs, outputs, work_of_ranks, groups=1):
+def size_of(batch_size, inputs, outputs, work_of_ranks, groups=1, stages=1):
     graph = SimpleNamespace(input_shape=(inputs,), outputs=outputs)
     setup = SimpleNamespace(
         shard=SimpleNamespace(graph=graph),
@@ -71,7 +71,7 @@ def size_of(batch_size, inputs, outputs, work_of_ranks, groups=1):
         comm=SimpleNamespace(allgather=lambda value: work_of_ranks),
         groups=SimpleNamespace(count=groups),
     )
-    return blocks.turn_size(setup, SimpleNamespace(multiply_adds=work_of_ranks[0]))
+    return blocks.turn_size(setup, SimpleNamespace(multiply_adds=work_of_ranks[0]), stages)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,16 @@ def size_of(batch_size, inputs, outputs, work_of_ranks, groups=1):
 )
 def test_as_many_batches_as_the_limits_allow(arguments, expected):
     assert size_of(*arguments) == expected
+
+
+def test_stages_have_many_batches_to_work_at():
+    """But no more than a few dozen MiB of inputs; what may be more without stages still is."""
+    work = [blocks.MOST_WORK]
+    assert size_of(8, 4, 4, work) == 8
+    assert size_of(8, 4, 4, work, stages=3) == 8 * 3 * blocks.BATCHES_OF_STAGE
+    assert size_of(8, 4, 4, work, groups=2, stages=3) == 2 * 8 * 3 * blocks.BATCHES_OF_STAGE
+    assert size_of(8, blocks.MOST_BYTES_OF_STAGES // (4 * 8 * 5), 4, work, stages=3) == 8 * 5
+    assert size_of(1, 4, 4, [1], stages=2) == blocks.MOST_BATCHES
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f8", "<u1", "<f2"])

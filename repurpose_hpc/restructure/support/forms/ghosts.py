@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from repurpose_hpc.model.weights import column_numbers
-from repurpose_hpc.restructure.support.elimination import eliminate, inverse, metric_root, select_candidates
+from repurpose_hpc.restructure.support.elimination import eliminate, inverse, select_candidates
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import NOTHING, Ranking, Tradeoff, ranked
 
@@ -69,7 +69,7 @@ def _worker_ghosts(
     if not worker.has_choice:
         return NOTHING, 0.0
     H, taps, rows, own = problem.moments.H, problem.taps, worker.rows, worker.own
-    L = metric_root(problem.metric[np.ix_(rows, rows)])
+    L = problem.metric_root(rows)
     R = L @ problem.moments.R[rows]
     costs = np.ones(len(own))
     costs[worker.candidates] = problem.ghost_costs[problem.source_owner[worker.candidates], worker.q]

@@ -26,7 +26,6 @@ from repurpose_hpc.restructure.support.elimination import (
     block_changes,
     block_grams,
     diagonal_blocks,
-    metric_root,
     take,
 )
 from repurpose_hpc.restructure.support.problem import MixingProblem
@@ -76,7 +75,7 @@ def _worker_relays(
 ) -> tuple[Ranking, csr_array, float]:
     """The most valuable relays to a worker, what they combine, (g, n), and the error that they leave."""
     n = problem.source_owner.size
-    root = metric_root(problem.metric[np.ix_(rows, rows)])
+    root = problem.metric_root(rows)
     # The metric has no root where no output sees the rows.
     if not min(len(root), most) or own.all():
         return NOTHING, csr_array((0, n)), 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from repurpose_hpc.restructure.support.elimination import metric_root
 from repurpose_hpc.restructure.support.problem import MixingProblem
 from repurpose_hpc.restructure.support.tradeoff import Tradeoff, silent
 
@@ -18,7 +17,7 @@ def silent_tradeoff(problem: MixingProblem, owner: np.ndarray) -> Tradeoff:
         rows = np.flatnonzero(owner == q)
         if not rows.size:
             return 0.0
-        L = metric_root(problem.metric[np.ix_(rows, rows)])
+        L = problem.metric_root(rows)
         R, best = L @ problem.moments.R[rows], L @ problem.moments.best[rows]
         S = np.flatnonzero(problem.columns(own[q] & problem.linked(rows)))
         explained = solve_triangular(cholesky(H[np.ix_(S, S)], lower=True), R[:, S].T, lower=True)

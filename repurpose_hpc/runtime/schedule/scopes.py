@@ -1,9 +1,9 @@
-"""The stages of a program: one that all samples of a batch go through, and one of those that are wanted.
+"""The scopes of a program: one that all samples of a batch go through, and one of those that are wanted.
 
 In a network of tokens, what a token becomes behind the last operation that looks at other tokens, or at
-positions, matters for its own outputs alone.  That is the second stage: the rest of the last block, the last
+positions, matters for its own outputs alone.  That is the second scope: the rest of the last block, the last
 normalisation and the output layer.  Keys and values of all tokens are made and kept in the first.  Other
-networks have one stage.
+networks have one scope.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class Stage(NamedTuple):
-    """One stage.
+class Scope(NamedTuple):
+    """One scope.
 
     Attributes:
-        rounds: of its steps; exchanges of two stages are never merged.
+        rounds: of its steps; exchanges of two scopes are never merged.
         inputs: the tensors that are complete when it begins, and read in it or given as outputs.
     """
 
@@ -32,8 +32,8 @@ class Stage(NamedTuple):
     inputs: list[Buffer]
 
 
-def stages_of(lowering: Lowering, graph: Network, max_batch: int, comm: MPI.Comm | None) -> list[Stage]:
-    """The stage of all samples, and that of the wanted ones, if there is one.
+def scopes_of(lowering: Lowering, graph: Network, max_batch: int, comm: MPI.Comm | None) -> list[Scope]:
+    """The scope of all samples, and that of the wanted ones, if there is one.
 
     Collective, and the same on all ranks: see ``in_rounds``.
 
@@ -45,7 +45,7 @@ def stages_of(lowering: Lowering, graph: Network, max_batch: int, comm: MPI.Comm
     """
     operations, inputs = lowering.operations, [lowering.tensors[name] for name in graph.input_tensors]
     if not graph.longest:
-        return [Stage(in_rounds(operations, graph, max_batch, comm), inputs)]
+        return [Scope(in_rounds(operations, graph, max_batch, comm), inputs)]
     alone = tokens_alone(graph)
     first, second = (
         [lowered for lowered in operations if (lowered.target in alone) is is_second]
@@ -54,6 +54,6 @@ def stages_of(lowering: Lowering, graph: Network, max_batch: int, comm: MPI.Comm
     read = [*(source for lowered in second for source in lowered.sources), *graph.output_tensors]
     crossing = [lowering.tensors[name] for name in dict.fromkeys(read) if name not in alone]
     return [
-        Stage(in_rounds(first, graph, max_batch, comm), inputs),
-        Stage(in_rounds(second, graph, max_batch, comm), crossing),
+        Scope(in_rounds(first, graph, max_batch, comm), inputs),
+        Scope(in_rounds(second, graph, max_batch, comm), crossing),
     ]

@@ -1,0 +1,52 @@
+"""Stages of a plan: consecutive layers, each computed by workers who compute nothing else.
+
+While a stage computes a batch the one before it computes the next, as ranks wait for nobody but those that
+send them something.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.plan.masks import EVERYBODY
+from repurpose_hpc.plan.plan import Plan
+
+
+class Stage(NamedTuple):
+    """Consecutive mixings and who computes them.
+
+    Attributes:
+        mixings: their names, in order, without those that make relays, which belong to their senders.
+        workers: ascending, those that own what they make.
+    """
+
+    mixings: tuple[str, ...]
+    workers: tuple[int, ...]
+
+
+def stages_of(network: Network, plan: Plan) -> list[Stage]:
+    """The stages of a plan, as many as there are; one where all workers take part from end to end.
+
+    Args:
+        network: that the plan is of.
+        plan: any.
+    """
+    stages: list[Stage] = []
+    relays = {mixing.source for mixing in network.mixings if mixing.name in plan.relays.values()}
+    for mixing in network.mixings:
+        if mixing.target in relays:
+            continue
+        owner = plan.owner(network, mixing.target)
+        workers = set(np.unique(owner[owner != EVERYBODY]).tolist())
+        if (owner == EVERYBODY).any():
+            workers = set(range(plan.workers))
+        first = next(
+            (k for k, stage in enumerate(stages) if workers.intersection(stage.workers)), len(stages)
+        )
+        joined = [*stages[first:], Stage((mixing.name,), tuple(workers))]
+        names = tuple(name for stage in joined for name in stage.mixings)
+        stages[first:] = [Stage(names, tuple(sorted({q for stage in joined for q in stage.workers})))]
+    return stages
