@@ -21,7 +21,7 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Combine, Mixing, Operation, needed
+from repurpose_hpc.model.operations import Combine, Operation, needed
 from repurpose_hpc.model.weights import dense, kept, picked
 from repurpose_hpc.plan.masks import EVERYBODY, MixingPlan
 from repurpose_hpc.plan.plan import Plan
@@ -121,12 +121,13 @@ def without_sweeps(network: Network, plan: Plan) -> Network:
     """
     if not plan.copies:
         return network
-    made_by = {op.target: op for op in network.operations}
+    made_by = {mixing.target: mixing for mixing in network.mixings}
     operations: list[Operation] = []
     for op in network.operations:
-        terms = [made_by[source] for source in op.sources if source in made_by]
-        if {term.name for term in terms} & plan.copies.keys() and isinstance(op, Combine):
-            inside, between = (term for term in terms if isinstance(term, Mixing))
+        parts = {source: made_by[source] for source in op.sources if source in made_by}
+        # The parts of a copy are of one mixing.
+        if isinstance(op, Combine) and len(parts) == 2 and len({*map(plan.original, parts.values())}) == 1:
+            inside, between = parts.values()
             weights = dense(inside.weights) + dense(between.weights)
             op = replace(inside, target=op.target, weights=weights)
         operations.append(op)

@@ -79,6 +79,10 @@ class Plan:
         """Ghosts can travel in scaled formats."""
         return bool(self.scales)
 
+    def original(self, mixing: Mixing) -> str:
+        """Name of the mixing that ``mixing`` is a copy of, or its own."""
+        return self.copies.get(mixing.name, mixing.name)
+
     def owner(self, network: Network, tensor: str) -> np.ndarray:
         """Owners of the neurons of ``tensor``, (n,)."""
         return self.owners[network.space_of[tensor]]

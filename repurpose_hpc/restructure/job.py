@@ -535,7 +535,7 @@ def _layer_report(
     layer, relays = network.layer_of(last.name), cut.relays(last.name)
     # Relays are counted for themselves, copies with what they are copies of.
     graph, names = cut.network if plan.copies else network, {mixing.name for mixing in mixings}
-    parts = [part for part in graph.mixings if plan.copies.get(part.name, part.name) in names]
+    parts = [part for part in graph.mixings if plan.original(part) in names]
     forms = {plan.mixings[part.name].form for part in parts} - {GHOST} or {GHOST}
     return {
         "name": layer,

@@ -135,6 +135,7 @@ class Propagation:
             current: all that x̂ depends on is final, and no less than in earlier calls.
             copy: of it, whose columns x̂ has side by side; None: it has its name and its weights.
         """
+        wide = mixing if copy is None else copy.wide(mixing)
         copy = Copy(mixing.target, (Part(mixing),)) if copy is None else copy
         addend = _added_to(self.original, mixing.target)
         new_addend = _added_to(self.restructured, copy.target)
@@ -147,11 +148,12 @@ class Propagation:
             y = x.tensors[mixing.target]
             if shortcut and new_addend:
                 y = y + (x.tensors[shortcut] - x_hat.tensors[new_addend])
-            columns = [self._columns(mixing, part, number, x_hat, y) for part in copy.parts]
+            found = [self._columns(mixing, part, number, x_hat, y) for part in copy.parts]
             self._leave(number, x, x_hat)
-            return np.vstack([read for read, _ in columns]), columns[0][1]
+            (columns, y), *others = found
+            return np.vstack([columns, *(more for more, _ in others)]) if others else columns, y
 
-        sums = MomentSums(copy.wide(mixing), self.team)
+        sums = MomentSums(wide, self.team)
         for x, y in map_batches(ends, self.batches, self.team):
             sums.add(x, y)
         return sums.moments()

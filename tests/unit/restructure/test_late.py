@@ -79,6 +79,9 @@ def test_other_networks(name, placement):
     plain = late(cut.network, plan, 2).network(cut.network)
     assert error(check(fitted.network), x, network) < error(plain, x, network)
     assert {op.target for op in network.operations} <= {op.target for op in fitted.network.operations}
+    merged = check(without_sweeps(fitted.network, fitted.plan))
+    graphs = ({(op.name, op.sources, op.target) for op in one.operations} for one in (merged, network))
+    assert next(graphs) == next(graphs)
 
 
 def test_weights_of_a_sweep_are_those_of_least_squares(samples, cut):
