@@ -19,6 +19,7 @@ from .maps.elementwise import COMBINATION_CODES
 from .maps.membrane import RESET_CODES
 from .products.crossover import csr_is_faster
 from .products.dense import aligned, dense_scratch, pack_panels, panel_rows, slabs_size, tiles_size
+from .products.events import events_scratch
 from .registry import REGISTRY
 from .replay import Recording, compile_noting, compile_replay
 from .warmup import warm_up
@@ -49,6 +50,7 @@ __all__ = [
     "convolution_rows",
     "csr_is_faster",
     "dense_scratch",
+    "events_scratch",
     "pack_panels",
     "panel_rows",
     "slabs_size",

@@ -1,5 +1,6 @@
 """Throughput and latency by number of stages, and what the forecast says, for docs/stages.md.
 
+    python scripts/stages_table.py random DIR           12 layers of 4,096, random, for times alone
     python scripts/stages_table.py cut MODEL --calibration DATA --workers 2 --budgets 1 0.05 --out DIR
     sudo scripts/rehearse.sh 2 100mbit python scripts/stages_table.py measure DIR --input DATA \\
         --label 100mbit --per-node 1 --batches 1 64 256
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import environment
+import numpy as np
 from choice_table import append, probe
 from rows import markdown, read_csv
 
@@ -30,15 +32,16 @@ from repurpose_hpc.commands.staging import divisors
 from repurpose_hpc.forecast.choice import preferred
 
 TABLE, TURNS = "stages.csv", 3
+WIDTH, LAYERS, SAMPLES = 4096, 12, 4096
 COMMAND = ["-m", "repurpose_hpc"]
 
 
 def main() -> None:
-    """Run one of the three steps."""
+    """Run one of the steps."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("cut", "measure", "table"))
+    parser.add_argument("step", choices=("random", "cut", "measure", "table"))
     parser.add_argument("path", type=Path)
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--input", type=Path)
@@ -50,12 +53,24 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64])
     parser.add_argument("--micro-batches", type=int, default=1)
     args = parser.parse_args()
-    if args.step == "cut":
+    if args.step == "random":
+        random_model(args.path)
+    elif args.step == "cut":
         cut(args.path, args.calibration, args.workers, args.budgets, args.out)
     elif args.step == "measure":
         append(args.path / TABLE, list(rows(args)))
     else:
         print(table(args.path / TABLE))
+
+
+def random_model(folder: Path) -> None:
+    """A network whose outputs mean nothing, and samples."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {f"W{k}": rng.standard_normal((WIDTH, WIDTH), np.float32) / WIDTH**0.5 for k in range(LAYERS)}
+    biases = {f"b{k}": np.zeros(WIDTH, np.float32) for k in range(LAYERS)}
+    np.savez(folder / "model.npz", **weights, **biases)
+    np.savez(folder / "x.npz", x=rng.standard_normal((SAMPLES, WIDTH), np.float32))
 
 
 def cut(model: Path, calibration: Path, workers: int, budgets: list[str], out: Path) -> None:

@@ -136,7 +136,7 @@ def pack_slabs(X: np.ndarray, slabs: np.ndarray, first: int, last: int) -> None:
         "shape": PAIR,
     }
 )
-def _finish_slab(
+def finish_slab(
     tiles: np.ndarray,
     sums: Sums,
     scales: np.ndarray,
@@ -168,7 +168,7 @@ def _finish_slab(
         "epilogue": EPILOGUE,
     },
     replayed=True,
-    parts=(_finish_slab, activate_in_place),
+    parts=(finish_slab, activate_in_place),
 )
 def dense(
     panels: np.ndarray,
@@ -240,7 +240,7 @@ def multiply_panels(
                 multiply_tile(work, panels, slabs, tiles)
                 if end == n:
                     sums = Sums(tile, size, width, R, first * R, b)
-                    _finish_slab(tiles, sums, scales, flat_start, flat, out.shape)
+                    finish_slab(tiles, sums, scales, flat_start, flat, out.shape)
         _activate(out, first * R, (first + size) * R, samples, epilogue)
 
 

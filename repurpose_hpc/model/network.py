@@ -191,6 +191,11 @@ class Network:
                 known.add(op.target)
         return frozenset(known)
 
+    @cached_property
+    def event_tensors(self) -> frozenset[str]:
+        """Tensors of which many values may be 0 and all others 1: spikes, and inputs of networks of them."""
+        return self.binary_tensors | ({*self.input_tensors} if self.binary_tensors else set())
+
     def comm_dtype(self, tensor: str, comm_dtype: str) -> str:
         """The format in which neurons of ``tensor`` travel where others do in ``comm_dtype``."""
         return BIT if tensor in self.binary_tensors else comm_dtype

@@ -19,7 +19,9 @@ from repurpose_hpc.kernels import (
     csr_same_bits,
     csr_vector,
     dense,
+    dense_events,
     dense_scratch,
+    events_scratch,
     panel_rows,
 )
 from repurpose_hpc.model.activations import IDENTITY, Activation
@@ -86,6 +88,7 @@ class DenseProduct:
         weights_dtype: str = EXACT,
         same_bits: bool = False,
         arena: Arena | None = None,
+        has_events: bool = False,
     ) -> None:
         """Packs the weights.
 
@@ -94,22 +97,36 @@ class DenseProduct:
             weights_dtype: in which they are multiplied.
             same_bits: let a sample have the same bits in every batch.
             arena: from which their memory is taken; None: one of their own.
+            has_events: many values of X may be 0, and all others 1.
         """
         rows = panel_rows(weights.dtype)
         self.panels, self.scales = packed(dense_array(weights), weights_dtype, rows, arena or Arena())
-        self.dtype, self.in_order = weights.dtype, int(same_bits)
+        self.dtype, self.in_order, self.has_events = weights.dtype, int(same_bits), has_events
 
     def scratch(self, columns: int) -> int:
         """See ``Product``."""
-        return dense_scratch(self.panels.shape[1], columns, self.dtype)
+        return sum(self._scratch(columns))
+
+    def _scratch(self, columns: int) -> tuple[int, int]:
+        """Numbers of scratch memory for sums, and for lists of events."""
+        _, n, R = self.panels.shape
+        numbers = dense_scratch(n, columns, self.dtype)
+        if not self.has_events:
+            return numbers, 0
+        tiles, indices = events_scratch(n, columns, R)
+        return max(numbers, tiles), -(-indices * np.dtype(INDEX_DTYPE).itemsize // self.dtype.itemsize)
 
     def calls(
         self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
         """See ``Product``."""
-        memory = scratch.take(self.scratch(out.shape[1]))
-        weights = self.panels, self.scales
-        return [(COMPUTE, dense, (*weights, X, start, out, memory, self.in_order, epilogue))]
+        numbers, lists = self._scratch(out.shape[1])
+        memory = scratch.take(numbers + lists)
+        arguments = self.panels, self.scales, X, start, out, memory[:numbers]
+        if not self.has_events:
+            return [(COMPUTE, dense, (*arguments, self.in_order, epilogue))]
+        events = memory[numbers:].view(INDEX_DTYPE)
+        return [(COMPUTE, dense_events, (*arguments, events, self.in_order, epilogue))]
 
 
 class CsrProduct:
@@ -158,7 +175,7 @@ SPARSE_PRODUCTS = (CsrProduct, SameBitsCsrProduct)
 
 
 def choose_product(
-    block: Block, kept: int, columns: int | None, resources: Resources
+    block: Block, kept: int, columns: int | None, resources: Resources, has_events: bool = False
 ) -> Callable[[Weights], DenseProduct | CsrProduct]:
     """The faster format for all parts of a block.
 
@@ -168,6 +185,7 @@ def choose_product(
         columns: of inputs (samples, positions); None: any, and a sample has the same bits in all batches.
         resources: of the program; its format of weights is of dense ones: those in CSR, and those that
             shards have sparse, stay as they are.
+        has_events: many values of the inputs may be 0, and all others 1.
     """
     size = sum(math.prod(part.shape) for part in weights_of(block))
     if size and csr_is_faster(kept / size, columns, _are_alike(block)):
@@ -175,7 +193,12 @@ def choose_product(
     is_sparse = isinstance(block.own_weights, SparseWeights)
     weights_dtype = EXACT if is_sparse else resources.formats.weights_dtype
     return partial(
-        DenseProduct, weights_dtype=weights_dtype, same_bits=columns is None, arena=resources.arena
+        DenseProduct,
+        weights_dtype=weights_dtype,
+        same_bits=columns is None,
+        arena=resources.arena,
+        # Their rows are not shared by threads.
+        has_events=has_events and resources.threads == 1,
     )
 
 

@@ -148,7 +148,14 @@ class Direct:
         return [(COMPUTE, convolve_direct, (*weights, x, on_two_axes(window), first, target, epilogue))]
 
 
-def choose(window: Window | None, block: Block, kept: int, values: int, resources: Resources) -> Maker:
+def choose(
+    window: Window | None,
+    block: Block,
+    kept: int,
+    values: int,
+    resources: Resources,
+    has_events: bool = False,
+) -> Maker:
     """The product for all parts of ``block``; where there are two ways, they are timed, on its own neurons.
 
     Not those of deterministic programs: BLAS adds up in an order of its own for every shape, and clocks
@@ -160,17 +167,20 @@ def choose(window: Window | None, block: Block, kept: int, values: int, resource
         kept: its weights that are not zero.
         values: per neuron of the target.
         resources: of the program.
+        has_events: many values of what it reads may be 0, and all others 1.
     """
-    ways = _ways(window, block, kept, values, resources)
+    ways = _ways(window, block, kept, values, resources, has_events)
     if window is None or resources.deterministic or len(ways) == 1 or not block.own_weights.size:
         return ways[0]
     # Those that are not chosen leave nothing in the memory of the program.
-    trials = _ways(window, block, kept, values, resources._replace(arena=Arena()))
+    trials = _ways(window, block, kept, values, resources._replace(arena=Arena()), has_events)
     seconds = [_seconds(make, window, block, values, resources) for make in trials]
     return ways[int(np.argmin(seconds))]
 
 
-def _ways(window: Window | None, block: Block, kept: int, values: int, resources: Resources) -> list[Maker]:
+def _ways(
+    window: Window | None, block: Block, kept: int, values: int, resources: Resources, has_events: bool
+) -> list[Maker]:
     """The products from which ``choose`` chooses."""
     samples = None if resources.deterministic else resources.max_batch
     weights_dtype = resources.formats.weights_dtype
@@ -179,7 +189,7 @@ def _ways(window: Window | None, block: Block, kept: int, values: int, resources
     makers: list[Maker] = []
     if window is None or window.is_pointwise:
         columns = None if samples is None else samples * values
-        product = choose_product(block, kept, columns, resources)
+        product = choose_product(block, kept, columns, resources, has_events)
         makers.append(partial(Pointwise, product))
         is_sparse = isinstance(block.own_weights, SparseWeights)
         if window is None or values == 1 or product in SPARSE_PRODUCTS or is_sparse:

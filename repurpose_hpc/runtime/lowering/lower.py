@@ -98,7 +98,12 @@ class Lowering:
         blocks = [shard.blocks[op.name] for shard in self._shards]
         graph, given = self._graph, self._resources.formats.comm_dtype
         source_tensor, target_tensor = (
-            Tensor(self.tensors[tensor], graph.space_of[tensor], graph.comm_dtype(tensor, given))
+            Tensor(
+                self.tensors[tensor],
+                graph.space_of[tensor],
+                graph.comm_dtype(tensor, given),
+                tensor in graph.event_tensors,
+            )
             for tensor in (op.source, target)
         )
         ghosts = self._ghosts.get(op.source)

@@ -62,11 +62,13 @@ class Tensor(NamedTuple):
         buffer: its memory.
         space: of its neurons.
         comm_dtype: the format in which they travel.
+        has_events: many values may be 0, and all others 1.
     """
 
     buffer: Buffer
     space: str
     comm_dtype: str = EXACT
+    has_events: bool = False
 
 
 class MixingStep:
@@ -139,7 +141,7 @@ class MixingStep:
             return
         kept = [weights_kept(block) for block in blocks]
         self._products = [
-            self._make_products(block, count, np.argsort(rows), sums, resources)
+            self._make_products(block, count, np.argsort(rows), sums, source.has_events, resources)
             for block, count, rows, sums in zip(blocks, kept, places, self.sums.orders, strict=True)
         ]
         workers = resources.hosting.workers
@@ -149,7 +151,13 @@ class MixingStep:
         ]
 
     def _make_products(
-        self, block: Block, kept: int, ghosts: np.ndarray, sums: np.ndarray, resources: Resources
+        self,
+        block: Block,
+        kept: int,
+        ghosts: np.ndarray,
+        sums: np.ndarray,
+        has_events: bool,
+        resources: Resources,
     ) -> _Products:
         """The products of a hosted worker; room for what they compute is reserved.
 
@@ -157,10 +165,11 @@ class MixingStep:
             block: of the worker.
             kept: how many of its weights are not zero.
             ghosts, sums: the orders in which ghosts and sums are in their buffers.
+            has_events: of the source; see ``Tensor``.
             resources: of the program.
         """
         values = self.target.values
-        make = choose(self.mixing.window, block, kept, values, resources)
+        make = choose(self.mixing.window, block, kept, values, resources, has_events)
         products = _Products(
             own=make(block.own_weights),
             ghost=make(with_columns(block.ghost_weights, ghosts, self.mixing.taps)),
