@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MOST_TRIED = 3
 ASSUMED, PLAN, SCALED, SINGLE = "assumed", "plan", "scaled", "single"
 # What belongs to a number of workers that is known, or changes the network before it is cut.
-_NEED_A_NUMBER = ("part_weights", "memory_limits", "by_position", "lossless", "stages")
+_NEED_A_NUMBER = ("part_weights", "memory_limits", "by_position", "lossless", "stages", "late")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from repurpose_hpc.commands.parser import SPIKING, Parser, make, refuse
 from repurpose_hpc.commands.splitting import aligned
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
-from repurpose_hpc.fields import Access, Declared, integer, like, option, path, report_file, yes
+from repurpose_hpc.fields import Access, Declared, FieldError, integer, like, option, path, report_file, yes
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import Progress
@@ -186,6 +186,20 @@ def _check_places(args: Arguments) -> None:
         check_writable(args.report)
 
 
+def _check_order(args: Arguments, stored: StoredPlan) -> None:
+    """Refuse what compares layers of sweeps with those of the original.
+
+    Raises:
+        FieldError: it is asked for, of shards with late exchanges.
+    """
+    if args.needs_original and stored.plan.copies:
+        raise FieldError(
+            "local" if args.local else "rotate",
+            "expected shards for the exact order, whose layers are those of the original, found "
+            f"{stored.directory} with weights for late exchanges; leave it out",
+        )
+
+
 class _Tuned(NamedTuple):
     """What was tuned, to what, and what became of it; ``loss`` is known on the root."""
 
@@ -204,6 +218,8 @@ def _tune(args: Arguments, loaded: LoadedShards, samples: Samples, groups: Group
     options, formats = args.tuning, Formats(comm_dtype=stored.plan.comm_dtype)
     copies = Copies(groups)
     keep_what_is_freed()  # in every step arrays of the same sizes are made
+    with in_unison(comm):
+        _check_order(args, stored)
     original = _original_of_all(args, stored, comm) if args.needs_original else None
     cuts = cuts_of(shards[0].graph, original) if original is not None and args.local else ()
     with in_unison(comm):

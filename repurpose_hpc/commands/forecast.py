@@ -51,6 +51,7 @@ from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.weights import ones_like
 from repurpose_hpc.plan.files.store import hold_tokens, open_plan, read_network
+from repurpose_hpc.plan.late import without_sweeps
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.stages import stages_of
@@ -202,7 +203,7 @@ def open_shards(directory: Path, comm_dtype: str | None) -> ForecastInput:
             "those of 1; forecast the MODEL with a --comm-budget instead, or restructure for more workers"
         )
     network = read_network(stored)
-    original = without_relays(network, plan)
+    original = without_sweeps(without_relays(network, plan), plan)
     unpruned = original.with_mixings(
         {mixing.name: replace(mixing, weights=ones_like(mixing.weights)) for mixing in original.mixings}
     )

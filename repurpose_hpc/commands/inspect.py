@@ -27,6 +27,7 @@ from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.weights import nonzeros
+from repurpose_hpc.plan.files.origin import sweeps_of
 from repurpose_hpc.plan.files.store import open_plan, read_network
 from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.plan.relays import relay_counts
@@ -98,6 +99,8 @@ def inspect_shards(directory: Path) -> dict[str, Any]:
     network, plan = read_network(stored), stored.plan
     relays = [count._asdict() for count in relay_counts(network, plan)]
     sent: dict[str, Any] = {"values_sent": int(stored.traffic_matrix().sum()), "relays": relays}
+    if (sweeps := sweeps_of(stored)) is not None:
+        sent["sweeps"] = sweeps
     # Plans of tests and tools may know less.
     if {"model_fingerprint", "dtype", "versions"} <= stored.provenance.keys():
         sent["made"] = made(stored.provenance)
@@ -198,7 +201,8 @@ def render(result: dict[str, Any]) -> str:
 
 
 def _totals(result: dict[str, Any]) -> str:
-    sent = f"{result['values_sent']:,} values sent per sample; " if "values_sent" in result else ""
+    sweeps = f" in {result['sweeps']} sweeps with late exchanges" if "sweeps" in result else ""
+    sent = f"{result['values_sent']:,} values sent per sample{sweeps}; " if "values_sent" in result else ""
     readers = " that all read the input" if result["input_placement"] == REPLICATED else ""
     return (
         f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "

@@ -21,7 +21,8 @@ import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.weights import kept, picked
+from repurpose_hpc.model.operations import Combine, Operation, needed
+from repurpose_hpc.model.weights import dense, kept, picked
 from repurpose_hpc.plan.masks import EVERYBODY, MixingPlan
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.plan.rounds import waiting_mixings
@@ -37,12 +38,14 @@ class Late:
         graph: of it, the weights of its mixings left as they were given, or none.
         plan: of it.
         origins: operation -> what it is a copy of.
+        tensors: see ``Swept``.
         twins: mixing -> an earlier one with the same weights, if there is one.
     """
 
     graph: Network
     plan: Plan
     origins: Mapping[str, Origin]
+    tensors: Mapping[str, str]
     twins: Mapping[str, str]
 
     def network(self, exact: Network) -> Network:
@@ -63,13 +66,14 @@ class Late:
         return replace(shard, graph=self.graph, blocks=LateBlocks(self, shard), twins=self.twins)
 
 
-def late(network: Network, plan: Plan, sweeps: int) -> Late:
+def late(network: Network, plan: Plan, sweeps: int, apart: bool = False) -> Late:
     """The network whose workers compute in sweeps.
 
     Args:
         network: restructured, or its graph.
         plan: of it.
         sweeps: 1 or more.
+        apart: see ``sweeps.swept``.
 
     Raises:
         UserError: workers have common neurons, as in networks of tokens.
@@ -81,8 +85,10 @@ def late(network: Network, plan: Plan, sweeps: int) -> Late:
             "exchange_late: expected a network whose neurons have one owner each, found common ones, as in "
             "networks of tokens; leave it out"
         )
-    result = swept(network, waiting_mixings(network, plan), sweeps)
-    return Late(result.graph, _late_plan(plan, network, result), result.origins, _twins(result))
+    result = swept(network, waiting_mixings(network, plan), sweeps, apart)
+    return Late(
+        result.graph, _late_plan(plan, network, result), result.origins, result.tensors, _twins(result)
+    )
 
 
 def _late_plan(plan: Plan, network: Network, result: Swept) -> Plan:
@@ -93,7 +99,7 @@ def _late_plan(plan: Plan, network: Network, result: Swept) -> Plan:
         masks, source = plan.mixings[origin.op], plan.owner(result.graph, mixing.source)
         # What is read of a replicated input is there, and belongs to the part inside.
         given = masks.ghosts & (source == EVERYBODY)
-        if origin.share is Share.INSIDE:
+        if origin.share in (Share.ALONE, Share.INSIDE):
             masks = MixingPlan(given, np.zeros_like(masks.sums))
         elif origin.share is Share.BETWEEN:
             masks = MixingPlan(masks.ghosts & ~given, masks.sums)
@@ -102,7 +108,37 @@ def _late_plan(plan: Plan, network: Network, result: Swept) -> Plan:
         {name: found[exact] for name, exact in result.tensors.items() if exact in found}
         for found in (plan.scales, plan.outliers)
     )
-    return replace(plan, mixings=mixings, scales=scales, outliers=outliers, relays={})
+    copies = {name: result.origins[name].op for name in mixings if name != result.origins[name].op}
+    return replace(plan, mixings=mixings, scales=scales, outliers=outliers, relays={}, copies=copies)
+
+
+def without_sweeps(network: Network, plan: Plan) -> Network:
+    """The network in the exact order, with the weights of the last sweep.
+
+    Args:
+        network: late, with weights of mixings; any other one is returned as it is.
+        plan: of it.
+    """
+    if not plan.copies:
+        return network
+    made_by = {mixing.target: mixing for mixing in network.mixings}
+    operations: list[Operation] = []
+    for op in network.operations:
+        parts = {source: made_by[source] for source in op.sources if source in made_by}
+        # The parts of a copy are of one mixing.
+        if isinstance(op, Combine) and len(parts) == 2 and len({*map(plan.original, parts.values())}) == 1:
+            inside, between = parts.values()
+            weights = dense(inside.weights) + dense(between.weights)
+            op = replace(inside, target=op.target, weights=weights)
+        operations.append(op)
+    operations = [*needed(operations, network.output_tensors)]
+    tensors = {*network.input_tensors, *(op.target for op in operations)}
+    return replace(
+        network,
+        operations=tuple(operations),
+        space_of={name: space for name, space in network.space_of.items() if name in tensors},
+        positions_of={name: shape for name, shape in network.positions_of.items() if name in tensors},
+    )
 
 
 def _twins(result: Swept) -> dict[str, str]:

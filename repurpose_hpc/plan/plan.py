@@ -55,6 +55,8 @@ class Plan:
             spaces that keep all of theirs are left out.
         outliers: source tensor of a mixing -> its neurons that travel as float16 where others travel in a
             scaled format (see ``model.comm_dtype``), (n,) bool; tensors without any are left out.
+        copies: mixing -> the one of the original that it is a copy of, or a part of a copy; the last copy has
+            the name of the original.  Empty unless exchanges are late (``plan.late``).
     """
 
     workers: int
@@ -66,15 +68,20 @@ class Plan:
     relays: Mapping[str, str] = field(default_factory=dict)
     removed: Mapping[str, np.ndarray] = field(default_factory=dict)
     outliers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("owners", "mixings", "scales", "relays", "removed", "outliers"):
+        for name in ("owners", "mixings", "scales", "relays", "removed", "outliers", "copies"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
 
     @property
     def has_scales(self) -> bool:
         """Ghosts can travel in scaled formats."""
         return bool(self.scales)
+
+    def original(self, mixing: Mixing) -> str:
+        """Name of the mixing that ``mixing`` is a copy of, or its own."""
+        return self.copies.get(mixing.name, mixing.name)
 
     def owner(self, network: Network, tensor: str) -> np.ndarray:
         """Owners of the neurons of ``tensor``, (n,)."""
@@ -270,11 +277,12 @@ class Plan:
 
     def dense_values(self, network: Network, mixing: Mixing) -> int:
         """``values_sent`` if every neuron of the original were sent to every other worker."""
-        if mixing.name in self.relays.values():
+        if mixing.name in self.relays.values() or mixing.name in self.copies:
             return 0
         if mixing.name in network.tile_parts:
             return network.tile_parts[mixing.name].dense_size * (self.workers - 1)
-        first = next(reader for reader in network.mixings if reader.source == mixing.source)
+        readers = (reader for reader in network.mixings if reader.source == mixing.source)
+        first = next(reader for reader in readers if reader.name not in self.copies)
         if mixing.name != first.name:
             return 0
         owned = np.count_nonzero(self.owner(network, mixing.source) != EVERYBODY)
@@ -295,6 +303,8 @@ class Plan:
             digest.update(name.encode() + removed.tobytes())
         for tensor, outliers in sorted(self.outliers.items()):
             digest.update(f"outliers {tensor}".encode() + outliers.tobytes())
+        for name, original in sorted(self.copies.items()):
+            digest.update(f"copy {name}\n{original}\n".encode())
         return digest.hexdigest()
 
 

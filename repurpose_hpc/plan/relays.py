@@ -257,10 +257,11 @@ def relay_counts(network: Network, plan: Plan) -> Iterator[RelayCount]:
 
 
 def mixings_of_original(network: Network, plan: Plan) -> list[Mixing]:
-    """The mixings of a network that compute no relays and read none, in order."""
+    """The mixings of a network that compute no relays, read none, and are no copies of others, in order."""
     readers = {*plan.relays.values()}
     relays = {mixing.source for mixing in network.mixings if mixing.name in readers}
-    return [m for m in network.mixings if m.name not in readers and m.target not in relays]
+    added = readers | plan.copies.keys()
+    return [m for m in network.mixings if m.name not in added and m.target not in relays]
 
 
 def without_relays(network: Network, plan: Plan) -> Network:

@@ -219,7 +219,8 @@ class _RunOptional(_Quality, _Verified, total=False):
     sweeps: Annotated[
         int,
         Key(
-            "sweeps of a forward, each from what others had in the one before", when="with `--exchange-late`"
+            "sweeps of a forward, each from what others had in the one before",
+            when="with `--exchange-late`, or of shards made with `--late`",
         ),
     ]
     sweeps_exact: Annotated[
@@ -448,6 +449,7 @@ class StagingChoice(TypedDict):
 
 
 class _RestructuredOptional(_Quality, _HeldOut, total=False):
+    sweeps: Annotated[int, Key("sweeps with late exchanges in which shards run", when="with `--late`")]
     stages: Annotated[
         list[StageLayers], Key("stages, with what they compute, in order", when="with more than one stage")
     ]
@@ -790,6 +792,9 @@ class _InspectedShards(TypedDict, total=False):
     made: Annotated[Made, Key("how they were made", when="of shards made by a command")]
     values_sent: Annotated[
         int, Key("values that cross between workers", "values per sample", when="of shards")
+    ]
+    sweeps: Annotated[
+        int, Key("sweeps with late exchanges in which they run", when="of shards made with `--late`")
     ]
     relays: Annotated[
         list[InspectedRelays], Key("relays, by mixing and pair of workers; empty: none", when="of shards")

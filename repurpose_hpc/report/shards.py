@@ -189,6 +189,8 @@ def read_contents(directory: Path) -> ShardContents:
     stored = open_plan(directory)
     plan, graph = stored.plan, read_shard(stored, 0).graph
     masks = {mixing.name: _empty_mask(graph, plan, mixing) for mixing in mixings_of_original(graph, plan)}
+    # Of sweeps the links in the last one are counted.
+    drawn = masks | {between: masks[name] for name, between in _last_between(graph, plan).items()}
     multiply_adds, memory = np.zeros((2, plan.workers), np.int64)
     for worker in range(plan.workers):
         shard = read_shard(stored, worker)
@@ -197,14 +199,20 @@ def read_contents(directory: Path) -> ShardContents:
             parts = (block.own_weights, block.ghost_weights, block.sum_weights)
             multiply_adds[worker] += graph.values(mixing.target) * sum(map(nonzeros, parts))
             memory[worker] += block.bias.nbytes + sum(part.nbytes for part in parts)
-            if mixing.name in masks:
-                _count_links(masks[mixing.name], shard, mixing, block)
+            if mixing.name in drawn:
+                _count_links(drawn[mixing.name], shard, mixing, block)
     bytes_sent = sum(
         (plan.byte_traffic(graph, mixing, plan.comm_dtype) for mixing in graph.mixings),
         np.zeros((plan.workers, plan.workers), np.int64),
     )
     layers = _layers(graph, plan, masks)
     return ShardContents(stored, list(masks.values()), layers, bytes_sent, multiply_adds, memory)
+
+
+def _last_between(graph: Network, plan: Plan) -> dict[str, str]:
+    """Mixing -> the last of its copies for which something is exchanged."""
+    waiting = waiting_mixings(graph, plan)
+    return {plan.copies[m.name]: m.name for m in graph.mixings if m.name in plan.copies.keys() & waiting}
 
 
 def _empty_mask(graph: Network, plan: Plan, mixing: Mixing) -> Mask:
@@ -259,14 +267,17 @@ def _mixings(graph: Network, plan: Plan, masks: dict[str, Mask]) -> Iterator[Lay
     """What crosses for each mixing of the original; tells the masks of their relays."""
     by_name = {mixing.name: mixing for mixing in graph.mixings}
     makers = {mixing.target: mixing for mixing in graph.mixings}
-    complete = rounds_before(graph, waiting_mixings(graph, plan))
+    waiting = waiting_mixings(graph, plan)
+    complete = rounds_before(graph, waiting)
     for name, mask in masks.items():
         mixing, reader = by_name[name], by_name.get(plan.relays.get(name, ""))
         parts = [mixing] if reader is None else [mixing, makers[reader.source]]
-        ghosts = sum(int(plan.ghost_traffic(graph, part).sum()) for part in parts)
-        sums = int(plan.sum_traffic(graph, mixing).sum())
+        copies = [part for part in graph.mixings if plan.copies.get(part.name) == name]
+        ghosts = sum(int(plan.ghost_traffic(graph, part).sum()) for part in (*parts, *copies))
+        sums = sum(int(plan.sum_traffic(graph, part).sum()) for part in (mixing, *copies))
         mask.relays = 0 if reader is None else int(plan.ghost_traffic(graph, reader).sum())
-        begins = complete[mixing.source] if reader is None else complete[reader.source]
+        reads = [copy for copy in copies if copy.name in waiting] or [mixing if reader is None else reader]
+        begins = max(complete[part.source] for part in reads)
         number = 1 + begins if ghosts or sums or mask.relays else 0
         # What counts for the first reader of a tensor may count for one that makes relays of it.
         dense = None if graph.longest else sum(plan.dense_values(graph, part) for part in parts)

@@ -140,11 +140,20 @@ def _communication(r: InferReport) -> Lines:
 
 
 def _sweeps(r: InferReport) -> Lines:
-    if "sweeps" not in r:
-        return []
+    if "sweeps_exact" not in r:
+        return _late(r)
     done, exact = r["sweeps"], r["sweeps_exact"]
     what = "exact" if done >= exact else f"an approximation, exact with {exact}"
     return [("sweeps", f"{done} with late exchanges: {what}")]
+
+
+def _late(r: InferReport | RestructureReport) -> Lines:
+    """The sweeps to which weights were adjusted."""
+    return (
+        [("sweeps", f"{r['sweeps']} with late exchanges, each with weights of its own")]
+        if "sweeps" in r
+        else []
+    )
 
 
 def _rounds(r: InferReport | RestructureReport) -> str:
@@ -278,6 +287,7 @@ def _sent(r: RestructureReport) -> Lines:
         ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%}), {_rounds(r)}"),
         ("bytes sent", f"{size(r['bytes_per_sample'])} per sample, comm dtype {r['comm_dtype']}"),
     ]
+    lines += _late(r)
     if "link_cost" in r:
         lines.append(("link cost", f"{r['link_cost']:,.1f} per sample"))
     return lines

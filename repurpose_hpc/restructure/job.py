@@ -24,7 +24,7 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
-from repurpose_hpc.plan.masks import POSITION, RELAY
+from repurpose_hpc.plan.masks import GHOST, POSITION, RELAY
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.process.packages import installed
@@ -38,6 +38,7 @@ from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
 from repurpose_hpc.restructure.held_out import FEWEST, held_out_findings, split
+from repurpose_hpc.restructure.late import with_late_weights
 from repurpose_hpc.restructure.lossless import Reduction, reduce, without_seconds
 from repurpose_hpc.restructure.options import AUTO, Options
 from repurpose_hpc.restructure.owners.mt_kahypar import PACKAGE
@@ -353,6 +354,8 @@ def _cut(
 ) -> Cut:
     """The network restructured, its weights as they are written: what is checked must be what is kept."""
     cut = restructure(job.network, samples, options, log, job.team, checkpoint)
+    if options.late is not None:
+        cut = with_late_weights(job.network, cut, options.late, samples, log, job.team)
     return Cut(cut.network.astype(job.dtype), cut.plan)
 
 
@@ -487,6 +490,7 @@ def _report(
         "weights_of_workers": plan.weights_held(cut.network).tolist(),
         "compute_fraction": compute_fraction(network, cut, options),
         **links,
+        **({} if options.late is None else {"sweeps": options.late}),
         **({} if job.reduction is None else {"lossless": dict(job.reduction)}),
         **_stages(network, cut),
         "layers": layers,
@@ -529,12 +533,16 @@ def _layer_report(
     """One layer in the report: what brings maps to its last mixing counts as its own."""
     last, plan = mixings[-1], cut.plan
     layer, relays = network.layer_of(last.name), cut.relays(last.name)
+    # Relays are counted for themselves, copies with what they are copies of.
+    graph, names = cut.network if plan.copies else network, {mixing.name for mixing in mixings}
+    parts = [part for part in graph.mixings if plan.original(part) in names]
+    forms = {plan.mixings[part.name].form for part in parts} - {GHOST} or {GHOST}
     return {
         "name": layer,
-        "form": POSITION if layer != last.name else RELAY if relays else plan.mixings[last.name].form,
+        "form": POSITION if layer != last.name else RELAY if relays else forms.pop(),
         "inputs": last.weights.shape[1],
         "outputs": last.weights.shape[0],
-        "values_sent": sum(plan.values_sent(network, mixing) for mixing in mixings) + relays,
+        "values_sent": sum(plan.values_sent(graph, part) for part in parts) + relays,
         "relays": relays,
         "dense_values": sum(plan.dense_values(network, mixing) for mixing in mixings),
         "inputs_removed": cut.removed(last.source),

@@ -281,12 +281,22 @@ class Options(Declared):
         "values, not bytes. [What it costs](docs/method.md#fewer-bytes)",
     )
 
+    late: int | None = option(
+        None,
+        kind=integer(1),
+        metavar="K",
+        default_text="the exact order",
+        help="adjust weights to late exchanges: shards run in K sweeps, K - 1 rounds of messages",
+        more="make shards that run in K sweeps, K - 1 rounds of messages, as `infer --exchange-late K` does, "
+        "with weights for each sweep that are adjusted to ghosts of the one before. The budget is that of "
+        "the exact order, and is sent up to K - 1 times ([how](docs/late.md))",
+    )
     forms: tuple[str, ...] | None = option(
         None,
         kind=listed(choice(*FORMS), f"some of {', '.join(FORMS)}", example=("ghosts", "relays")),
         metavar="FORM,...",
-        default_text="all; no relays with --density, --compute-budget, --imbalance or a --method other than "
-        "data",
+        default_text="all; no relays with --density, --compute-budget, --imbalance, --late or a --method "
+        "other than data",
         help="what may travel: ghosts, sums, relays (combinations of a worker's neurons)",
         more="what may travel, `ghosts` among it: `ghosts` (neurons), `sums` (partial sums of rows) and "
         "`relays` (combinations of a worker's neurons, which say more for a value; not of grouped "
@@ -311,6 +321,7 @@ class Options(Declared):
         check_round_cost(self.round_cost)
         self._check_assignment()
         self._check_aim()
+        self._check_late()
         self._check_stages()
         if self.memory_limits is not None:
             _check_length("memory_limits", self.memory_limits, self.workers)
@@ -346,11 +357,11 @@ class Options(Declared):
         """What may travel, of ``FORMS``.
 
         Unless forms are named, relays are left out where what they compute or weigh is limited: that is not
-        looked at when they are chosen.
+        looked at when they are chosen.  Late exchanges have none.
         """
         if self.forms is not None:
             return self.forms
-        relays = self.method == "data" and not self.limits_relays
+        relays = self.method == "data" and not self.limits_relays and self.late is None
         return tuple(name for name in FORMS if name != "relays" or relays)
 
     @property
@@ -388,6 +399,22 @@ class Options(Declared):
                 f"memory_limits, so that nothing is pruned, found comm_budget={self.comm_budget:g} or one of "
                 "the others; take assignment=hypergraph, or leave out what prunes",
             )
+
+    def _check_late(self) -> None:
+        if self.late is None:
+            return
+        for field, is_right, expected in (
+            ("forms", "relays" not in self.may_travel, "no relays"),
+            ("by_position", not self.by_position, "no maps shared out by position"),
+            ("stages", self.stages == 1, "one stage"),
+            ("comm_dtype", self.comm_dtype == EXACT, EXACT),
+            ("method", self.method == "data", "data, which adjusts to what arrives,"),
+        ):
+            if not is_right:
+                found = shown(getattr(self, field))
+                raise FieldError(
+                    field, f"expected {expected} with late={self.late}, got {found}; leave one of them out"
+                )
 
     def _check_stages(self) -> None:
         if self.stages == 1:

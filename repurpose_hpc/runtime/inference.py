@@ -19,9 +19,9 @@ from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
-from repurpose_hpc.plan.files.origin import as_it_was_cut
+from repurpose_hpc.plan.files.origin import as_it_was_cut, sweeps_of
 from repurpose_hpc.plan.files.store import StoredPlan, read_network
-from repurpose_hpc.plan.late import Late, late
+from repurpose_hpc.plan.late import Late, late, without_sweeps
 from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.rounds import rounds_of
@@ -207,9 +207,9 @@ def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict
 
 
 def _time_alone(setup: Setup, network: Network) -> Timing:
-    """The timing of one process that has all of the network, which needs no relays."""
-    options = setup.job.options
-    network = without_relays(network, setup.stored.plan)
+    """The timing of one process that has all of the network, which needs no relays and no sweeps."""
+    options, plan = setup.job.options, setup.stored.plan
+    network = without_sweeps(without_relays(network, plan), plan)
     program = one_process(network, options.dtype, options.batch_size, setup.formats, options.threads)
     source = _open_source(setup, program)
     return measure_alone(program, source.batch(options.batch_size), options.repeat)
@@ -308,6 +308,8 @@ def _report(
 
 def _sweeps(setup: Setup) -> dict[str, int]:
     """The keys of a report of late exchanges."""
+    if (sweeps := sweeps_of(setup.stored)) is not None:
+        return {"sweeps": sweeps}
     if setup.job.options.exchange_late is None:
         return {}
     exact = 1 + rounds_of(setup.shard.graph, setup.stored.plan)

@@ -18,6 +18,7 @@ from repurpose_hpc.model.comm_dtype import EXACT, SCALED
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
+from repurpose_hpc.plan.files.origin import sweeps_of
 from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.process.system import age
@@ -110,6 +111,7 @@ def settle(options: RunOptions, stored: StoredPlan, groups: Groups, comm: MPI.Co
     with collectively(comm):
         _check_scales(formats, stored)
         _check_resume(options, stored)
+        _check_sweeps(options, stored)
         if options.certify:
             _check_certify(options, formats)
     with in_unison(comm):
@@ -147,6 +149,23 @@ def _check_resume(options: RunOptions, stored: StoredPlan) -> None:
             "expected a run without verify, as a file has what the model makes of the network's outputs by "
             f"{', '.join(stored.ends.back.operators)}, not these; leave one of them out",
         )
+
+
+def _check_sweeps(options: RunOptions, stored: StoredPlan) -> None:
+    """Refuse to run sweeps as other sweeps, or with a bound for the exact order.
+
+    Raises:
+        FieldError: one of these is asked for.
+    """
+    sweeps = sweeps_of(stored)
+    for field, value in (("exchange_late", options.exchange_late), ("certify", options.certify or None)):
+        if sweeps is not None and value is not None:
+            raise FieldError(
+                field,
+                f"expected shards for the exact order, found {stored.directory}, whose weights were adjusted "
+                f"to {sweeps} sweeps with late exchanges, which is how they run; leave it out, or "
+                "restructure without late",
+            )
 
 
 def _check_certify(options: RunOptions, formats: Formats) -> None:

@@ -8,15 +8,19 @@ from mpi4py import MPI
 
 from helpers import small_plans
 from helpers.example_operations import NETWORKS
+from helpers.interruption import assert_same_bits
 from helpers.programs import run_program
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import apply_heads, forward
 from repurpose_hpc.plan.late import late
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.shard import make_shard
+from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.runtime.hosting import hosted_workers
 from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
+from repurpose_hpc.runtime.session import Session
 
 pytestmark = pytest.mark.mpi
 
@@ -81,3 +85,19 @@ def test_what_others_send_is_rounded_as_in_the_exact_order(wire):
         outputs.append(run_program(program, network, x))
         program.free()
     np.testing.assert_allclose(*outputs, atol=1e-9)
+
+
+@pytest.mark.parametrize("sweeps", [1, 2, 3])
+def test_weights_of_their_own_run_as_any_network(sweeps):
+    """Ranks that restructure together make the same bits as one, and run what the reference does."""
+    network = small_plans.random_network(4, (12, 20, 19, 18, 5), "identity")
+    draw = np.random.default_rng(8)
+    x = draw.normal(size=(200, 4)) @ draw.normal(size=(4, network.inputs))
+    fields = {"workers": COMM.size + 1, "comm_budget": 0.3, "late": sweeps, "dtype": np.float64}
+    cut = restructure_network(network, Samples.of(x), comm=COMM, **fields)
+    assert_same_bits(cut, restructure_network(network, Samples.of(x), **fields))
+    session = Session(cut, COMM, dtype=np.float64)
+    y = session.run(x)
+    if COMM.rank == 0:
+        np.testing.assert_allclose(y, forward(cut.network, x), rtol=0, atol=1e-10)
+    session.close()

@@ -83,6 +83,8 @@ def _plan_faults(plan: Plan, graph: Network) -> Iterator[str]:
     names = {mixing.name for mixing in graph.mixings}
     if not {*plan.relays, *plan.relays.values()} <= names:
         yield f"its relays are of mixings {', '.join(plan.relays)}, read by {', '.join(plan.relays.values())}"
+    if not {*plan.copies, *plan.copies.values()} <= names:
+        yield f"its copies are {', '.join(plan.copies)}, of {', '.join(plan.copies.values())}"
     for mixing in graph.mixings:
         masks = plan.mixings[mixing.name]
         sizes = [graph.space(tensor).neurons for tensor in (mixing.source, mixing.target)]

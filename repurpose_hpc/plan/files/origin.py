@@ -9,6 +9,11 @@ from repurpose_hpc.plan.files.store import StoredPlan
 from repurpose_hpc.plan.plan import REPLICATED
 
 
+def sweeps_of(stored: StoredPlan) -> int | None:
+    """The sweeps of shards with weights for late exchanges; None: they are for the exact order."""
+    return stored.provenance.get("options", {}).get("late")
+
+
 def as_it_was_cut(stored: StoredPlan, original: Network) -> Network:
     """The original with the neurons that the plan has: what ``--lossless`` left, tiles of ``--by-position``.
 

@@ -258,8 +258,9 @@ def write_plan_file(
                 mask = getattr(plan.mixings[mixing.name], name).astype(np.uint8)
                 group.create_dataset(name, data=mask, compression="gzip")
             group["traffic"] = plan.traffic(network, mixing)
-        if plan.relays:
-            file["relays"] = np.bytes_(json.dumps(dict(plan.relays)))
+        for name, mapping in (("relays", plan.relays), ("copies", plan.copies)):
+            if mapping:
+                file[name] = np.bytes_(json.dumps(dict(mapping)))
         for group_name, masks in (("removed", plan.removed), ("outliers", plan.outliers)):
             if masks:
                 group = file.create_group(group_name, track_order=True)
@@ -317,6 +318,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
             relays=json.loads(file["relays"][()]) if "relays" in file else {},
             removed={name: mask[()].astype(bool) for name, mask in file.get("removed", {}).items()},
             outliers={tensor: mask[()].astype(bool) for tensor, mask in file.get("outliers", {}).items()},
+            copies=json.loads(file["copies"][()]) if "copies" in file else {},
         )
         digests = tuple(digest.decode() for digest in file["shard_sha256"])
         traffic = {name: group["traffic"][()] for name, group in file["mixings"].items()}

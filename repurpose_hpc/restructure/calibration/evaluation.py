@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -184,18 +184,14 @@ def evaluate(
 
     Args:
         original, restructured, samples, team, compute, weights: as of ``compare``.
-        plan: of the restructured network, if it has relays or removed neurons.
+        plan: of the restructured network, if it has relays, removed neurons or copies.
 
     Returns:
         those of ``Comparison.findings``; ``relative_error``: its ``layer_errors``; ``bound``: a bound of
         ``output_error``, the root mean square of the samples' layer-wise bounds (``model.bound``) over that
-        of their outputs, None where there is none; ``outputs``: see ``Comparison``.
+        of their outputs, None where there is none, as with copies; ``outputs``: see ``Comparison``.
     """
-    bounded = restructured if plan is None else without_relays(restructured, plan)
-    norms = team.map(spectral_norm, bounded.mixings)
-    names = (mixing.name for mixing in bounded.mixings)
-    output_bound = OutputBound(bounded, dict(zip(names, norms, strict=True)))
-
+    bounds = _bounds(restructured, team, plan)
     kept = _kept(original, plan)
 
     def measure(_: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray]:
@@ -203,7 +199,7 @@ def evaluate(
         y_hat = trace(restructured, batch, compute=compute)
         squares = _layer_squares(original, y, y_hat, kept)
         z, z_hat = outputs(original, y), outputs(restructured, y_hat)
-        return z, z_hat, squares, _bound_squares(output_bound(y), z, weights)
+        return z, z_hat, squares, _bound_squares(bounds(y, z), z, weights)
 
     bound_squares, comparison = np.zeros(2), Comparison(original, understood(original, samples), weights)
     for z, z_hat, batch_squares, batch_bound in map_batches(
@@ -218,6 +214,19 @@ def evaluate(
         "relative_error": comparison.layer_errors,
         "outputs": comparison.outputs(),
     }
+
+
+def _bounds(
+    restructured: Network, team: Team, plan: Plan | None
+) -> Callable[[dict[str, np.ndarray], np.ndarray], np.ndarray]:
+    """Bounds of the samples' errors by all tensors of the original, and by its outputs; collective."""
+    if plan is not None and plan.copies:
+        return lambda _, z: np.full(z.shape[1], np.inf)
+    bounded = restructured if plan is None else without_relays(restructured, plan)
+    norms = team.map(spectral_norm, bounded.mixings)
+    names = (mixing.name for mixing in bounded.mixings)
+    output_bound = OutputBound(bounded, dict(zip(names, norms, strict=True)))
+    return lambda y, _: output_bound(y)
 
 
 def relative(squared_error: float, squared_size: float) -> float:

@@ -8,7 +8,8 @@ network is, where memory allows; beyond that, batches start anew from the input.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,12 +38,44 @@ WAITING_BYTES = 1 << 30
 JUDGED = 2000
 
 
+class Part(NamedTuple):
+    """A mixing of the restructured network that adds to a copy of a tensor of the original.
+
+    Attributes:
+        mixing: it reads a copy of what the original mixing reads, or relays of that.
+        columns: of its weights that are looked at, in order; None: all.
+    """
+
+    mixing: Mixing
+    columns: np.ndarray | None = None
+
+    def of(self, columns: np.ndarray) -> np.ndarray:
+        """Those that are looked at, of all columns along the first axis."""
+        return columns if self.columns is None else columns[self.columns]
+
+
+class Copy(NamedTuple):
+    """What a mixing of the original is in the restructured network.
+
+    Attributes:
+        target: tensor that they make.
+        parts: of its weights.
+    """
+
+    target: str
+    parts: tuple[Part, ...]
+
+    def wide(self, mixing: Mixing) -> Mixing:
+        """The original mixing with the weights of all parts side by side, (m, columns)."""
+        return replace(mixing, weights=np.hstack([part.of(part.mixing.W.T).T for part in self.parts]))
+
+
 @dataclass(frozen=True, eq=False)
 class CurrentNetwork:
     """The restructured network, as far as it is known.
 
     Attributes:
-        network: the graph of the original, with the weights found so far.
+        network: the graph of the original or what copies its tensors, with the weights found so far.
         plan: of ``finished`` and of fixed mixings; how their ghosts travel.
         finished: names of the mixings that will not change any more.
         relays: mixing -> those that it has; the weights of finished ones are in its own as well.
@@ -74,15 +107,24 @@ class Propagation:
         mixings: those of it that will be measured.
         samples: calibration data.
         team: shares the work; batches wait where they were computed.
+        restructured: the graph of the restructured network; None: that of the original.
     """
 
-    def __init__(self, original: Network, mixings: Sequence[Mixing], samples: Samples, team: Team) -> None:
+    def __init__(
+        self,
+        original: Network,
+        mixings: Sequence[Mixing],
+        samples: Samples,
+        team: Team,
+        restructured: Network | None = None,
+    ) -> None:
         self.original, self.team = original, team
+        self.restructured = original if restructured is None else restructured
         self.batches = CalibrationBatches(original, mixings, samples)
         self._waiting: dict[int, tuple[_Pass, _Pass]] = {}
         self._bytes = 0
 
-    def moments(self, mixing: Mixing, current: CurrentNetwork) -> Moments:
+    def moments(self, mixing: Mixing, current: CurrentNetwork, copy: Copy | None = None) -> Moments:
         """Moments of a mixing: y of the original, x̂ of the restructured network; collective.
 
         Where y is only added to another tensor (a residual connection), it is the sum that should stay what
@@ -91,26 +133,40 @@ class Propagation:
         Args:
             mixing: one of ``original``.
             current: all that x̂ depends on is final, and no less than in earlier calls.
+            copy: of it, whose columns x̂ has side by side; None: it has its name and its weights.
         """
+        wide = mixing if copy is None else copy.wide(mixing)
+        copy = Copy(mixing.target, (Part(mixing),)) if copy is None else copy
         addend = _added_to(self.original, mixing.target)
+        new_addend = _added_to(self.restructured, copy.target)
 
         def ends(number: int, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             x, x_hat = self._take(number, batch)
             x_hat.go_on(current)
-            shortcut = {addend} & x_hat.tensors.keys() if addend else set()
-            x.go_until({mixing.target, *shortcut})
+            shortcut = addend if new_addend in x_hat.tensors else None
+            x.go_until({mixing.target} | ({shortcut} if shortcut else set()))
             y = x.tensors[mixing.target]
-            for tensor in shortcut:
-                y = y + (x.tensors[tensor] - x_hat.tensors[tensor])
-            self._check(mixing, x_hat.tensors[mixing.source])
-            columns = self.batches.columns(mixing, number, x_hat.tensors[mixing.source], y)
+            if shortcut and new_addend:
+                y = y + (x.tensors[shortcut] - x_hat.tensors[new_addend])
+            found = [self._columns(mixing, part, number, x_hat, y) for part in copy.parts]
             self._leave(number, x, x_hat)
-            return columns
+            (columns, y), *others = found
+            return np.vstack([columns, *(more for more, _ in others)]) if others else columns, y
 
-        sums = MomentSums(mixing, self.team)
+        sums = MomentSums(wide, self.team)
         for x, y in map_batches(ends, self.batches, self.team):
             sums.add(x, y)
         return sums.moments()
+
+    def _columns(
+        self, mixing: Mixing, part: Part, number: int, x_hat: _Pass, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of a batch that a part reads, and those of y; see ``CalibrationBatches.columns``."""
+        source = x_hat.tensors[part.mixing.source]
+        self._check(mixing, source)
+        shaped = replace(mixing, window=part.mixing.window)
+        x, y = self.batches.columns(shaped, number, source, y)
+        return part.of(x), y
 
     def map(
         self, function: Callable[..., Result], tensors: Sequence[str], current: CurrentNetwork
@@ -129,7 +185,7 @@ class Propagation:
             source_pass = x_hat
             if not x_hat.tensors.keys() >= {*tensors}:
                 # Some were read and forgotten: once more from the input.
-                source_pass = _Pass(self.original, batch)
+                source_pass = _Pass(self.restructured, batch)
                 source_pass.go_on(current)
             result = function(*(source_pass.tensors[tensor] for tensor in tensors))
             self._leave(number, x, x_hat)
@@ -176,7 +232,7 @@ class Propagation:
     def _take(self, number: int, batch: np.ndarray) -> tuple[_Pass, _Pass]:
         waiting = self._waiting.pop(number, None)
         if waiting is None:
-            return _Pass(self.original, batch), _Pass(self.original, batch)
+            return _Pass(self.original, batch), _Pass(self.restructured, batch)
         self._bytes -= sum(passing.bytes for passing in waiting)
         return waiting
 
