@@ -99,7 +99,10 @@ class Clocks:
 
     Attributes:
         clock: seconds on each rank's, (P,).
+        meets: whether a transfer needs its receiver, and holds its sender up: see ``period``.
     """
+
+    meets = False
 
     def __init__(
         self, demand: Demand, machine: MachineModel, batch: int, slowness: np.ndarray | float = 1.0
@@ -115,12 +118,13 @@ class Clocks:
 
     def run(self) -> float:
         """Seconds until the last rank has finished."""
+        opened = self.clock
         for number, exchange in enumerate(self.demand.exchanges):
             waiting = self._begin(number)
             posted = self._post(exchange)
             for step in waiting:
                 self._multiply(step, step.rows, step.own_depth)
-            self._wait(exchange, posted)
+            self._wait(exchange, posted, opened)
             for step in waiting:
                 self._end(step)
         self._begin(len(self.demand.exchanges))
@@ -130,22 +134,14 @@ class Clocks:
         """Seconds from one forward to the next where they follow each other and ranks never meet.
 
         A rank begins the next batch as soon as it has nothing left to do for this one, so that stages
-        compute several batches at a time.  What links carry for one batch takes as long at least.
+        compute several batches at a time.  A transfer does not begin before its receiver has begun the batch,
+        but for the part ``overlap`` not before it waits; its sender goes on when it is over.
         """
+        self.meets = True
         # By then all stages are at work, and the slowest rank sets the pace.
         filled, settled = (1 + rounds * len(self.demand.exchanges) for rounds in (1, 2))
         ends = [self.run() for _ in range(settled + 1)]
-        return max((ends[settled] - ends[filled - 1]) / (settled + 1 - filled), self._carrying())
-
-    def _carrying(self) -> float:
-        """Seconds for which the busiest link carries what is sent for a batch."""
-        busy = np.zeros(1)
-        for scope, link in self._links():
-            for traffic in self.demand.exchanges:
-                out = self._occupied(traffic.messages_out[scope], traffic.bytes_out[scope], scope, link)
-                into = self._occupied(traffic.messages_in[scope], traffic.bytes_in[scope], scope, link)
-                busy = busy + np.maximum(out, into)
-        return float(busy.max())
+        return (ends[settled] - ends[filled - 1]) / (settled + 1 - filled)
 
     def _begin(self, number: int) -> list[MixingDemand]:
         """Carry out the steps that need just so many rounds; return the mixings that wait for another one.
@@ -213,17 +209,29 @@ class Clocks:
         self._work(1e-6 * calling + self._overhead(traffic.messages_out))
         return self.clock
 
-    def _wait(self, traffic: Traffic, posted: np.ndarray) -> None:
-        """Wait until everything has come that a rank is to receive."""
+    def _wait(self, traffic: Traffic, posted: np.ndarray, opened: np.ndarray) -> None:
+        """Wait until everything has come that a rank is to receive.
+
+        Args:
+            traffic: of the round.
+            posted: when each rank had posted what it sends, (P,).
+            opened: when each rank began the batch, (P,).
+        """
         arrived = self.clock
         for scope, link in self._links():
             receives = traffic.messages_in[scope] > 0
             if not receives.any():
                 continue
             begun = posted + (1 - link.overlap) * (self.clock - posted)
-            last_start = begun[traffic.messages_out[scope] > 0].max()
-            arrival = last_start + 1e-6 * link.latency_us + self._transfer(traffic, scope, link)
+            sends = traffic.messages_out[scope] > 0
+            start = begun[sends].max()
+            if self.meets:
+                start = np.maximum(start, opened + (1 - link.overlap) * (self.clock - opened))
+            arrival = start + 1e-6 * link.latency_us + self._transfer(traffic, scope, link)
             arrived = np.where(receives, np.maximum(arrived, arrival), arrived)
+            if self.meets:
+                over = np.broadcast_to(arrival, receives.shape)[receives].max()
+                arrived = np.where(sends, np.maximum(arrived, over), arrived)
         self.clock = arrived
         self._work(self._overhead(traffic.messages_in))
 
