@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
 from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.fields import declarations, flag
-from repurpose_hpc.io.speech import Speech, choose
+from repurpose_hpc.io.speech import Speech, choose, end_line
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, check_launcher, launched, start_mpi, too_many
 from repurpose_hpc.mpi.limits import check_limits
@@ -111,6 +111,7 @@ def _print_notes(speaks: bool) -> None:
         if issubclass(category, Note):
             # Python forgets what it has shown where somebody catches warnings in between.
             if str(message) not in printed:
+                end_line()
                 print(f"note: {message}", file=sys.stderr, flush=True)
             printed.add(str(message))
         else:
@@ -126,6 +127,7 @@ def _start_alone(name: str, words: Sequence[str], threads: int) -> None:
         except SystemExit as end:  # argparse leaves so when it has printed the help
             if end.code:
                 raise
+        end_line()
         check_printed()
 
 
@@ -158,6 +160,7 @@ def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
                 raise too_many(comm.size)
         if module is not None:
             module.run(_parse_together(module, words, comm), context)
+        end_line()
         with collectively(comm):
             check_printed()
 
