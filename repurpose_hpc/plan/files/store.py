@@ -28,6 +28,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import (
     followed,
     put_directory_in_place,
+    refusal,
     sync_directory,
     sync_file,
     temporary_directory,
@@ -523,7 +524,4 @@ def _refusing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{directory}: expected to be able to write there: {error}; "
-            "choose another directory or free some space"
-        ) from None
+        raise UserError(f"{directory}: {refusal(error, directory.parent)}") from None

@@ -83,6 +83,6 @@ def test_a_line_that_waits_is_ended_before_an_error(monkeypatch):
     report_failure(UserError("no"), 0)
     log("again ...")
     log("done")
-    before, error, after = terminal.getvalue().splitlines()
+    before, error, after = terminal.getvalue().rstrip("\n").split("\n")
     assert before.endswith("at work ...") and error == f"{PREFIX}no"
     assert after.count("\x1b[K") == 1 and after.endswith("done")
