@@ -62,7 +62,7 @@ class Arguments(Declared):
         positional=True,
         repeated=True,
         metavar="DIR|REPORT.json",
-        help="shards, reports of any command, tables of study and scaling, or traces of infer",
+        help="shards, reports of any command, tables of study and scaling, or traces of infer and generate",
     )
     out: Path = option(kind=path("report.html", Access.WRITES), metavar="FILE.html", help="gets the page")
     figures: Path | None = option(
@@ -75,7 +75,7 @@ class Arguments(Declared):
     @property
     def command_line(self) -> str:
         """The words that make the same page."""
-        from repurpose_hpc.report.made import command_line
+        from repurpose_hpc.io.invocation import command_line
 
         return command_line("report", *map(str, self.sources), "--out", str(self.out))
 

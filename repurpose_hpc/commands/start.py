@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
 from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.fields import declarations, flag
+from repurpose_hpc.io.invocation import note
 from repurpose_hpc.io.speech import Speech, choose, end_line
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, check_launcher, launched, start_mpi, too_many
@@ -87,6 +88,7 @@ def start(name: str, words: Sequence[str]) -> None:
     be_patient()  # before anything opens files
     threads = one_thread_per_rank()  # before anything imports NumPy
     # Parsers know these words, which are nobody's values.
+    note(name, words)
     choose(Speech(**{name: flag(name) in words for name in declarations(Speech)}))
     _print_notes(speaks=launched(os.environ)[1] == 0)
     command = COMMANDS.get(name)

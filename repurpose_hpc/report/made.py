@@ -6,11 +6,11 @@ command line has words in their place, and fingerprints beside it.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from repurpose_hpc.fields import defaults, flag
+from repurpose_hpc.io.invocation import command_line
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 
@@ -46,11 +46,6 @@ def command(provenance: Mapping[str, Any], *more: str) -> str:
     if "refined" in provenance:
         words += ["--finetune", str(provenance["refined"]["epochs"])]
     return command_line(*words, *more)
-
-
-def command_line(*words: str) -> str:
-    """A command line of this package, quoted as shells want it."""
-    return shlex.join(("repurpose-hpc", *words))
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:

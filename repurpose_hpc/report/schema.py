@@ -28,6 +28,16 @@ class Key:
     when: str = ""
 
 
+class _Delivered(TypedDict, total=False):
+    command: Annotated[
+        str,
+        Key(
+            "the command line, as it was typed, without a launcher",
+            when="in files and on standard output; not where the library returns a report",
+        ),
+    ]
+
+
 class Percentiles(TypedDict):
     """Percentiles of a time."""
 
@@ -252,7 +262,7 @@ class _Imported(TypedDict, total=False):
     ]
 
 
-class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunBalance, _RunOptional, _Imported):
+class InferReport(_Delivered, _Run, _Traffic, _RunWeights, _RunTimes, _RunBalance, _RunOptional, _Imported):
     """Report of ``infer``: one run of a restructured network; qualities are those on the input.
 
     The root needs memory for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor
@@ -506,11 +516,11 @@ class _RestructuredOptional(_Quality, _HeldOut, total=False):
     ]
 
 
-class RestructureReport(_Restructured, _RestructuredOptional, _Imported):
+class RestructureReport(_Delivered, _Restructured, _RestructuredOptional, _Imported):
     """Report of ``restructure``; qualities without ``_held_out`` are those on the calibration data."""
 
 
-class SplitReport(TypedDict):
+class SplitReport(_Delivered):
     """Report of ``restructure`` with a transformer that is split as it is."""
 
     workers: Annotated[int, Key("parts of the network")]
@@ -595,7 +605,7 @@ class RestructuredTextsReport(SplitReport, _Predictions, _Modelled):
     ]
 
 
-class GenerateReport(TypedDict):
+class GenerateReport(_Delivered):
     """Report of ``generate``."""
 
     ranks: Annotated[int, Key("MPI processes")]
@@ -640,7 +650,7 @@ class _Texts(TypedDict):
     rounds: Annotated[int, Key("rounds of exchanges of a batch, one after the other")]
 
 
-class TextsReport(_Texts, _Verified, total=False):
+class TextsReport(_Delivered, _Texts, _Verified, total=False):
     """Report of ``infer`` with the directory of a transformer."""
 
 
@@ -676,7 +686,7 @@ class _DoctorOptional(TypedDict, total=False):
     workers: Annotated[int, Key("workers of the shards", when="with `--shards`")]
 
 
-class DoctorReport(_Doctor, _DoctorOptional):
+class DoctorReport(_Delivered, _Doctor, _DoctorOptional):
     """Report of ``doctor``."""
 
 
@@ -796,7 +806,9 @@ class _InspectedShards(TypedDict, total=False):
     ]
 
 
-class InspectReport(_Inspected, _InspectedModel, _InspectedShards, _InspectedImport, _InspectedReading):
+class InspectReport(
+    _Delivered, _Inspected, _InspectedModel, _InspectedShards, _InspectedImport, _InspectedReading
+):
     """Report of ``inspect``."""
 
 
@@ -865,7 +877,7 @@ class _ForecastOptional(TypedDict, total=False):
     ]
 
 
-class ForecastReport(_ForecastOptional):
+class ForecastReport(_Delivered, _ForecastOptional):
     """Report of ``forecast``."""
 
     machine: Annotated[str, Key("name of the machine")]
@@ -916,7 +928,7 @@ class PointRow(TypedDict):
     ]
 
 
-class PointReport(TypedDict):
+class PointReport(_Delivered):
     """Report of ``point``, a launch of ``scaling``."""
 
     batches: Annotated[list[PointRow], Key("a row for each batch size")]
@@ -999,7 +1011,7 @@ class StreamRow(_Row):
     batch: Annotated[int, Key("samples per batch")]
 
 
-class _Bench(TypedDict):
+class _Bench(_Delivered):
     subject: Annotated[str, Key("kernels, exchange, inference or stream")]
     options: Annotated[dict[str, Any], Key("options of the command, by field")]
     ranks: Annotated[int, Key("MPI processes")]
@@ -1052,7 +1064,7 @@ class TunedEpoch(TypedDict):
     seconds: Annotated[float, Key("duration", "s")]
 
 
-class FinetuneReport(TypedDict):
+class FinetuneReport(_Delivered):
     """Report of ``finetune``."""
 
     ranks: Annotated[int, Key("MPI processes")]

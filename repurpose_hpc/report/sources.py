@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.invocation import KEY
 from repurpose_hpc.io.reading import check_finite_length, read_object, reading
 from repurpose_hpc.plan.files.store import PLAN_FILE
 from repurpose_hpc.report.schema import REPORTS, problems
@@ -69,7 +70,8 @@ class Source:
         kind: ``SHARDS``, ``STUDY``, ``SCALING``, ``TRACE``, or a command of ``schema.REPORTS``.
         content: of shards their ``ShardContents``; of tables the rows; of a trace a ``Timeline``; the
             object of a report.
-        origin: of a table what it is of, as its command has written it down; empty: it does not say.
+        origin: of a table what it is of, as its command has written it down; of a report and of a trace its
+            command line, under ``command``; empty: it does not say.
     """
 
     name: str
@@ -136,11 +138,17 @@ def _value(word: str | None, kind: Callable[[str], Any]) -> Any:
 def _object(path: Path, content: dict[str, Any]) -> tuple[str, Any, Mapping[str, Any]]:
     """Kind, content and origin of a JSON file."""
     if "traceEvents" in content:
-        return TRACE, read_timeline(content["traceEvents"]), {}
+        return TRACE, read_timeline(content["traceEvents"]), _command(content.get("otherData"))
     if {"study", "points"} <= content.keys():
         rows = ({name: row.get(name) for name in _COLUMNS[SCALING]} for row in content["points"])
         return SCALING, _finished(SCALING, rows), dict(content["study"])
-    return *_report(path, content), {}
+    return *_report(path, content), _command(content)
+
+
+def _command(content: object) -> dict[str, str]:
+    """The command line in a report, or in what a trace says of itself; empty: there is none."""
+    line = content.get(KEY) if isinstance(content, dict) else None
+    return {KEY: line} if isinstance(line, str) else {}
 
 
 def _finished(kind: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from repurpose_hpc.fields import flag, shown
 from repurpose_hpc.io.atomic import write_text
+from repurpose_hpc.io.invocation import signed
 from repurpose_hpc.io.speech import tell
 from repurpose_hpc.report.choice import Lines, choice_lines
 from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
@@ -19,12 +20,12 @@ NOTABLE_IMBALANCE, LEAST_COMPUTED = 1.15, 0.1
 
 
 def write(path: Path, result: Mapping[str, object]) -> None:
-    """Write ``result`` as JSON; ``path`` appears when it is complete.
+    """Write ``result`` as JSON, and the command line; ``path`` appears when it is complete.
 
     Raises:
         UserError: it cannot be written.
     """
-    write_text(path, json.dumps(result, indent=2) + "\n")
+    write_text(path, json.dumps(signed(result), indent=2) + "\n")
 
 
 def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
@@ -42,7 +43,7 @@ def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
     """
     if path is not None:
         write(path, result)
-    tell(result, text)
+    tell(signed(result), text)
 
 
 def render(result: Mapping[str, Any]) -> str:
