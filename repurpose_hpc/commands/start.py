@@ -26,7 +26,8 @@ from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
+from repurpose_hpc import __version__
+from repurpose_hpc.commands.table import COMMANDS, HELP, VERSION, Command, Runs, find, overview
 from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.fields import declarations, flag
 from repurpose_hpc.io.invocation import note
@@ -79,13 +80,16 @@ def start(name: str, words: Sequence[str]) -> None:
     the others, which may have been given another command, waiting for them.
 
     Args:
-        name: a key of ``COMMANDS``, or one of ``HELP``.
+        name: a key of ``COMMANDS``, one of ``HELP``, or ``VERSION``, which needs neither MPI nor NumPy.
         words: those after it.
 
     Raises:
         SystemExit: after one message: 2 for a wrong command line, 1 for other failures; 0 after the help.
     """
     be_patient()  # before anything opens files
+    if name == VERSION:
+        _print_version(speaks=launched(os.environ)[1] == 0)
+        return
     threads = one_thread_per_rank()  # before anything imports NumPy
     # Parsers know these words, which are nobody's values.
     note(name, words)
@@ -102,6 +106,13 @@ def start(name: str, words: Sequence[str]) -> None:
         _start_on_ranks(name, words, threads)
     else:
         _start_alone(name, words, threads)
+
+
+def _print_version(speaks: bool) -> None:
+    with alone():
+        if speaks:
+            print(f"repurpose-hpc {__version__}")
+        check_printed()
 
 
 def _print_notes(speaks: bool) -> None:
