@@ -65,7 +65,7 @@ def run(options: StreamOptions, placement: Placement, peers: Peers, comm: MPI.In
         peers: that there are.
         comm: of the job.
     """
-    title = f"{options.samples} samples from file to file, {comm.size} ranks; each batch"
+    title = f"{options.samples:,} samples from file to file, {comm.size} ranks; each batch"
     table = BenchTable("stream", title, STREAM, speaks=comm.rank == 0)
     stored, shards = load_shards(options.shards, FLOAT, comm)
     network, scripts = None, {}

@@ -271,7 +271,7 @@ def render(result: dict[str, Any]) -> str:
     tokens, seconds = sum(result["lengths"]), result["seconds"]
     what = {"none": "for every token", "mean": "the mean of its tokens"}
     lines = {
-        "texts": f"{result['texts']} of {tokens} tokens in all, {min(result['lengths'])} to "
+        "texts": f"{result['texts']:,} of {tokens:,} tokens in all, {min(result['lengths'])} to "
         f"{max(result['lengths'])} each",
         "outputs": f"{result['outputs']} {what.get(result['pool'], 'of its ' + result['pool'] + ' token')}",
         "time": f"{seconds:.3g} s, {result['texts'] / seconds:.4g} texts/s, {tokens / seconds:.4g} tokens/s",

@@ -370,7 +370,7 @@ def render(result: dict[str, Any]) -> str:
     right = ""
     if best.held_out_accuracy is not None and before.held_out_accuracy is not None:
         right = f", {before.held_out_accuracy:.2%} -> {best.held_out_accuracy:.2%} of classes as wanted"
-    sums = f"; {result['gradient_bytes']:,} bytes of gradients" if result["groups"] > 1 else ""
+    sums = f"; {report.size(result['gradient_bytes'])} of gradients" if result["groups"] > 1 else ""
     groups = f" in {result['groups']} groups" if result["groups"] > 1 else ""
     taken = (
         f"every {result['rotate']} steps; {result['subnet_weights']:,.0f} weights of MODEL per step, not sent"

@@ -219,9 +219,9 @@ def render(result: dict[str, Any]) -> str:
     """The report for people, several lines."""
     phases = ", ".join(f"{phase} {time:.0f}" for phase, time in result["step_us"].items())
     lines = {
-        "prompts": f"{result['prompts']} of {result['prompt_tokens']} tokens in all, read in "
+        "prompts": f"{result['prompts']} of {result['prompt_tokens']:,} tokens in all, read in "
         f"{result['prompt_seconds']:.3g} s",
-        "text": f"{result['tokens']} tokens{' until it was interrupted' * result['interrupted']}, "
+        "text": f"{result['tokens']:,} tokens{' until it was interrupted' * result['interrupted']}, "
         f"{result['tokens_per_second']:.4g} tokens/s",
         "a step": f"{phases} µs",
         "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "

@@ -213,11 +213,13 @@ def render(result: dict[str, Any]) -> str:
 
 def shards_lines(result: dict[str, Any]) -> dict[str, str]:
     """The lines of ``shards_report``, place and time, by their names."""
+    from repurpose_hpc.report.text import size
+
     stream = {"common": "everybody's", "owned": "of owners"}[result["stream"]]
     return {
         "split": f"for {result['workers']} workers, the stream {stream}; texts of up to "
         f"{result['longest']:,} tokens",
-        "sent": f"{result['values_sent']:,} values ({result['bytes_sent']:,} bytes) for a token, in "
+        "sent": f"{result['values_sent']:,} values ({size(result['bytes_sent'])}) for a token, in "
         f"{result['rounds']} rounds",
         "weights": f"{result['weights']:,}; shards of up to {mib(max(result['shard_bytes']))}, beside a plan "
         f"of {mib(result['plan_bytes'])}",

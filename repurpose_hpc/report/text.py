@@ -73,7 +73,7 @@ def _job(r: InferReport) -> Lines:
         ("ranks", f"{r['ranks']}{_groups(r)}{_threads(r)}, {r['workers']} workers"),
         (
             "samples",
-            f"{r['samples']} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
+            f"{r['samples']:,} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
         ),
         ("input", r["input_placement"]),
         ("exchange", _exchange(r)),
@@ -107,7 +107,7 @@ def _threads(r: InferReport) -> str:
 
 def _batch(r: InferReport) -> str:
     parts = f" in {r['micro_batches']} parts" if r["micro_batches"] > 1 else ""
-    return f"{r['batch_size']}{parts}"
+    return f"{r['batch_size']:,}{parts}"
 
 
 def _formats(r: InferReport) -> str:
@@ -116,7 +116,7 @@ def _formats(r: InferReport) -> str:
 
 
 def _resumed(r: InferReport) -> str:
-    return f"; {r['resumed_samples']} of them from an earlier run" if r.get("resumed_samples") else ""
+    return f"; {r['resumed_samples']:,} of them from an earlier run" if r.get("resumed_samples") else ""
 
 
 def _quality(r: InferReport) -> Lines:
@@ -136,7 +136,7 @@ def _communication(r: InferReport) -> Lines:
     return [
         ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%}), {_rounds(r)}"),
         *_sweeps(r),
-        ("messages", f"{r['messages']} per batch, {size(r['bytes_sent'])} per sample{_without_zeros(r)}"),
+        ("messages", f"{r['messages']:,} per batch, {size(r['bytes_sent'])} per sample{_without_zeros(r)}"),
     ]
 
 
@@ -162,7 +162,7 @@ def _weights(r: InferReport) -> Lines:
     share_kept = r["weights_kept"] / r["weights"]
     shares = " ".join(f"{share:.1%}" for share in r["load_share"])
     formats = "; ".join(
-        f"{layer}: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        f"{layer}: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
         for layer, counts in r["formats"].items()
     )
     return [
@@ -192,7 +192,7 @@ def _latency(r: InferReport) -> Lines:
         return [throughput]
     phases = ", ".join(f"{phase} {us:,.0f}" for phase, us in r["phases_us"].items())
     return [
-        ("latency", f"{_spread(r['latency_us'])} per batch of {r['batch_size']}"),
+        ("latency", f"{_spread(r['latency_us'])} per batch of {r['batch_size']:,}"),
         ("  split", f"{phases} µs (medians on the slowest rank)"),
         ("single process", f"{_spread(r['single_process_latency_us'])}: {_verdict(r)}"),
         *_forecast(r),
@@ -358,8 +358,13 @@ def _against_labels(r: InferReport | RestructureReport) -> Lines:
         if key in r:
             found, original = r.get(key), r.get(f"reference_{key}")
             reference = f", original {_number(original)}" if f"reference_{key}" in r else ""
-            lines.append((name, f"restructured {_number(found)}{reference}"))
+            lines.append((name, f"restructured {_number(found)}{reference}{_points(key, found, original)}"))
     return lines
+
+
+def _points(key: str, found: Any, original: Any) -> str:
+    """`` (-0.13 points)`` of two accuracies; "": they are no shares, or one is not known."""
+    return "" if key != "accuracy" or original is None else f" ({100 * (found - original):+.2f} points)"
 
 
 def _number(value: Any) -> str:

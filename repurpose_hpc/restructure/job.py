@@ -403,8 +403,8 @@ def _held_out(job: _RestructureJob, make: Restructure, seconds: float) -> Compar
         return None
     parts = split(job.samples, job.options.seed)
     job.log(
-        f"held out: again with {parts.rest.samples} samples, to measure on the other {parts.held_out.samples}"
-        f"{expected(seconds)}"
+        f"held out: again with {parts.rest.samples:,} samples, to measure on the other "
+        f"{parts.held_out.samples:,}{expected(seconds)}"
     )
     try:
         cut = make(parts.rest, job.options, lambda line: job.log(f"held out: {line}"))

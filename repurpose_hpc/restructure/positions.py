@@ -115,7 +115,7 @@ def least_that_keeps(
     for sharing in sorted(sharings, key=lambda sharing: sharings[sharing]):
         name, halos = f"by position, {sharing.layers} layers", sharings[sharing]
         if options.minimise == VALUES and any(halos >= values_of(one) for one in kept.values()):
-            log(f"{name}: halos alone send {halos} values, another number keeps the promise with fewer")
+            log(f"{name}: halos alone send {halos:,} values, another number keeps the promise with fewer")
             continue
         log(f"{name}{PENDING}")
         try:

@@ -165,6 +165,6 @@ def _described(half: Half, form: Form) -> str:
     if form.shape is None:
         return form.kind.value
     shape, rounds = form.shape, f"{form.rounds} round{'s' * (form.rounds != 1)}"
-    shared = f", {shape.shared} of {half.neurons} neurons shared" if shape.shared else ""
+    shared = f", {shape.shared:,} of {half.neurons:,} neurons shared" if shape.shared else ""
     predicted = ", the rest predicted" if shape.predicts else ""
     return f"{shape.width} of {half.width} numbers in {rounds}{shared}{predicted}"
