@@ -5,13 +5,14 @@ It runs in one process, needs matplotlib, and makes the same bytes of the same i
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
-from repurpose_hpc.errors import UserError
+from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.fields import Access, Declared, option, path, paths
 from repurpose_hpc.io.atomic import check_writable, write_text, writing
 from repurpose_hpc.io.speech import tell
@@ -35,13 +36,15 @@ def run(args: Arguments, context: Context) -> None:
             "report draws with matplotlib, which is not installed; pip install 'repurpose-hpc[plot]'"
         )
     check_writable(args.out)
-    from repurpose_hpc.report.page import page, pictures_of_sources
+    from repurpose_hpc.report.page import notes_on_none, page, pictures_of_sources
     from repurpose_hpc.report.pictures.render import write_files
     from repurpose_hpc.report.sources import open_source
 
     sources = [open_source(place) for place in args.sources]
     shown = pictures_of_sources(sources)
     text = page(shown, sources, args.command_line)
+    for note in notes_on_none(shown, sources):
+        warnings.warn(note, Note, stacklevel=2)
     if args.figures is not None:
         with writing(args.figures):
             args.figures.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.invocation import KEY
@@ -178,6 +178,8 @@ def _report(path: Path, content: dict[str, Any]) -> tuple[str, Any]:
     best = min(found, key=lambda command: len(found[command]))
     if not found[best]:
         return best, content
+    if not any(content.keys() & get_type_hints(declared).keys() for declared in REPORTS.values()):
+        raise UserError(f"{path}: expected a report of a command, found none of its keys; {REMEDY}")
     raise UserError(
         f"{path}: expected a report of this version's commands; the nearest is that of {best}, of which "
         f"{found[best][0]}; {REMEDY}"

@@ -19,7 +19,7 @@ from helpers.reports import report_of
 from helpers.small_plans import write_samples, write_shards
 from repurpose_hpc.commands import report
 from repurpose_hpc.commands.start import Context
-from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.report.provenance import origin_of
 from repurpose_hpc.report.schema import REPORTS, problems
 from repurpose_hpc.report.sources import open_source
@@ -141,6 +141,13 @@ def test_wrong_command_lines_are_refused(tmp_path, monkeypatch, words, said):
         (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match=said):
         report.parse(words)
+
+
+def test_a_report_without_pictures_makes_a_page_and_a_note(tmp_path):
+    (tmp_path / "seen.json").write_text(json.dumps(report_of("inspect")))
+    with pytest.warns(Note, match="seen.json: a report of inspect has no pictures"):
+        run(tmp_path / "seen.json", "--out", tmp_path / "page.html")
+    assert "report of inspect" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_nothing_is_written_where_something_is_wrong(files, tmp_path):

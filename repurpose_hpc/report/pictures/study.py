@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ def studies(rows: Rows) -> Iterator[Picture]:
             yield Picture(
                 name=f"study of {workers} workers",
                 title=_best(workers, lines, points[0], quality),
-                note="To the left less is sent. All methods are measured on the same test data.",
+                note=f"To the left less is sent. {_compared(lines)}",
                 numbers=_numbers(points, quality),
                 draw=partial(_draw, lines, points[0]["test_reference_accuracy"], quality),
                 height=3.0 + 0.2 * len(lines),
@@ -46,6 +46,16 @@ def _lines(points: Rows, quality: str) -> dict[str, list[tuple[float, float]]]:
         if row["comm_fraction"] > 0:
             lines[_label(row, points)].append((row["comm_fraction"], row[quality]))
     return {label: sorted(line) for label, line in lines.items()}
+
+
+def _compared(lines: Mapping[str, Sequence[object]]) -> str:
+    """Whether there is anything to compare with, and how to get it."""
+    if len(lines) > 1:
+        return "All methods are measured on the same test data."
+    return (
+        "Measured on the test data. The study has no baseline to compare with; study --methods "
+        "data,magnitude/contiguous has one."
+    )
 
 
 def _label(row: dict[str, Any], points: Rows) -> str:

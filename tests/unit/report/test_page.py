@@ -17,7 +17,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.report import page as module
-from repurpose_hpc.report.page import page, pictures_of_sources
+from repurpose_hpc.report.page import notes_on_none, page, pictures_of_sources
 from repurpose_hpc.report.pictures.render import drawn, write_files
 from repurpose_hpc.report.schema import REPORTS, problems
 from repurpose_hpc.report.sources import open_source
@@ -50,6 +50,9 @@ HOSTILE = "<b onclick='x'>&\"$\\frac{1}\x01 " + "long" * 30
 
 
 def write(path, content):
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return path
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
@@ -189,6 +192,9 @@ def test_a_page_does_not_grow_beyond_all_bounds(tmp_path, monkeypatch):
         ("a.json", report_of("infer", ranks="two"), r"nearest is that of infer.*ranks: expected integer"),
         ("a.json", report_of("infer", ranks=10**400), "expected a readable report: it has a number of"),
         ("a.json", "[1]", "holds no object"),
+        ("a.json", {}, "a.json: expected a report of a command, found none of its keys; name shards"),
+        ("a.npz", b"PK\x03\x04\xff", "a.npz: expected a readable report: it is no text, so no JSON; name"),
+        ("a.txt", "hello", "a.txt: expected a readable report: it is no JSON: Expecting value"),
         ("a.json", {"traceEvents": []}, "has no calls"),
         ("a.json", {"traceEvents": [{"ph": "X", "pid": 0, "ts": 0, "dur": 1e999}]}, "readable report"),
         ("a.json", {"traceEvents": [TRACE["traceEvents"][1] | {"pid": "x"}]}, "the pid 'x'"),
@@ -233,6 +239,26 @@ def test_numbers_behind_pictures(tmp_path):
     (speedup, phases), _ = made(write(tmp_path / "scaling.json", SCALING))
     assert "fastest with 2 ranks, dense: 100 µs, 2.00 times as fast as one process" in speedup.picture.title
     np.testing.assert_allclose(phases.picture.numbers.rows[0][2:], [0.1, 0.01, 0.01, 0.1])
+
+
+def test_a_study_without_a_baseline_says_so(tmp_path):
+    rows = "".join(row for row in STUDY.splitlines(keepends=True) if ",magnitude," not in row)
+    (study,), _ = made(write(tmp_path / "study.csv", rows))
+    assert "The study has no baseline to compare with" in study.picture.note
+    (study,), _ = made(write(tmp_path / "study.csv", STUDY))
+    assert "baseline" not in study.picture.note
+
+
+def test_sources_without_a_picture_are_named(tmp_path):
+    files = [write(tmp_path / f"{name}.json", report_of(name)) for name in ("inspect", "infer")]
+    sources = [open_source(path) for path in files]
+    (note,) = notes_on_none(pictures_of_sources(sources), sources)
+    assert note.startswith(f"{files[0]}: a report of inspect has no pictures, ")
+    assert " restructure have pictures" in note and " infer, " in note and "shards" not in note
+    tuned = write(tmp_path / "tuned.json", least(REPORTS["finetune"]))
+    sources = [open_source(tuned)]
+    (note,) = notes_on_none(pictures_of_sources(sources), sources)
+    assert note == f"{tuned}: nothing to draw in this report of finetune; its numbers are on the page"
 
 
 def test_what_shards_receive(tmp_path):
