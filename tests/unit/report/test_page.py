@@ -241,6 +241,30 @@ def test_numbers_behind_pictures(tmp_path):
     np.testing.assert_allclose(phases.picture.numbers.rows[0][2:], [0.1, 0.01, 0.01, 0.1])
 
 
+def test_errors_are_in_percent_in_title_table_and_diagram(tmp_path):
+    """A marker at 0 has its room beside the names of layers."""
+    layer = report_of("restructure")["layers"][0]
+    layers = [
+        layer | {"name": "first", "relative_error": 0.0, "relative_error_held_out": 0.0},
+        layer | {"name": "second", "relative_error": 0.031, "relative_error_held_out": 0.043},
+    ]
+    report = report_of("restructure", layers=layers, output_error=0.02, output_error_held_out=0.025)
+    shown, _ = made(write(tmp_path / "cut.json", report))
+    picture = next(each.picture for each in shown if each.anchor == "errors")
+    assert picture.title.startswith("second has the largest error, 3.1 %; the outputs are off by 2 % on")
+    assert picture.numbers.caption == "Relative errors, %"
+    np.testing.assert_allclose([row[1] for row in picture.numbers.rows], [0, 3.1, 2])
+    np.testing.assert_allclose([row[2] for row in picture.numbers.rows], [0, 4.3, 2.5])
+    with drawn(picture) as figure:
+        (axes,) = figure.axes
+        assert axes.get_xlabel() == "relative error, %"
+        (markers,) = axes.lines
+        np.testing.assert_allclose(markers.get_xdata(), [0, 4.3, 2.5])
+        FigureCanvasAgg(figure).draw()
+        beside = axes.transData.transform((0, 0))[0] - axes.bbox.x0
+        assert beside > 0.5 * markers.get_markersize() * figure.dpi / 72
+
+
 def test_a_study_without_a_baseline_says_so(tmp_path):
     rows = "".join(row for row in STUDY.splitlines(keepends=True) if ",magnitude," not in row)
     (study,), _ = made(write(tmp_path / "study.csv", rows))
