@@ -22,16 +22,17 @@ from repurpose_hpc.fields import Declared, check_import, declarations, integer, 
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.ends import Subgraph
 from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of
-from repurpose_hpc.model.importers.load import NIR, load_model
+from repurpose_hpc.model.importers.load import NIR, ONNX, load_model, load_tokens, takes_any_length
 from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.weights import nonzeros
-from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.files.store import StoredPlan, missing_shards, open_plan, read_network
 from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.plan.relays import relay_counts
 from repurpose_hpc.report import text as report
 from repurpose_hpc.report.made import made, summary
+from repurpose_hpc.report.words import count
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
@@ -55,6 +56,13 @@ def run(args: Arguments, context: Context) -> None:
         shapes = shapes_of(args.input_shape)
         result = inspect(args.subject, args.workers, shapes, args.check, args.spiking)
     report.deliver(result, render(result), args.report)
+    if "missing" in result:
+        missing = result["missing"]
+        more = f" and {count(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
+        raise UserError(
+            f"{args.subject}: expected a file for each of {count(result['workers'], 'worker')}, found no "
+            f"{missing[0]}{more}; copy all files of the plan there, or restructure again"
+        )
     if not result["supported"]:
         raise UserError(
             f"{args.subject}: {len(result['unsupported'])} nodes are not supported; "
@@ -75,7 +83,10 @@ def inspect(
         UserError: the file cannot be read, or the ``check`` of its import finds a difference.
     """
     try:
-        network = load_model(path, shapes, check=False, spiking=spiking)
+        if not shapes and path.suffix != ONNX and takes_any_length(path):
+            network = load_tokens(path)
+        else:
+            network = load_model(path, shapes, check=False, spiking=spiking)
     except UserError:
         problems = _problems(path, shapes)
         if not problems:
@@ -95,15 +106,31 @@ def inspect_shards(directory: Path) -> dict[str, Any]:
         UserError: they cannot be read.
     """
     stored = open_plan(directory)
+    if missing := missing_shards(stored):
+        return _without_network(stored, missing)
     network, plan = read_network(stored), stored.plan
-    relays = [count._asdict() for count in relay_counts(network, plan)]
-    sent: dict[str, Any] = {"values_sent": int(stored.traffic_matrix().sum()), "relays": relays}
-    # Plans of tests and tools may know less.
-    if {"model_fingerprint", "dtype", "versions"} <= stored.provenance.keys():
-        sent["made"] = made(stored.provenance)
+    relays = [each._asdict() for each in relay_counts(network, plan)]
+    sent = _of_plan(stored) | {"relays": relays}
     # Where every worker has a copy of the stream, its plan does not say what owners would send.
     dense = dense_plan(network, plan.workers, REPLICATED, np.ones(plan.workers)) if stored.longest else plan
     return _description(directory, network, dense) | sent
+
+
+def _of_plan(stored: StoredPlan) -> dict[str, Any]:
+    """What a plan says itself."""
+    found: dict[str, Any] = {"values_sent": int(stored.traffic_matrix().sum())}
+    # Plans of tests and tools may know less.
+    if {"model_fingerprint", "dtype", "versions"} <= stored.provenance.keys():
+        found["made"] = made(stored.provenance)
+    return found
+
+
+def _without_network(stored: StoredPlan, missing: list[str]) -> dict[str, Any]:
+    """The report on shards of which some are missing, so that nobody knows the network."""
+    about = {"model": str(stored.directory), "supported": True, "unsupported": [], "missing": missing}
+    plan = {"workers": stored.plan.workers, "input_placement": stored.plan.input_placement}
+    longest = {"longest": stored.longest} if stored.longest else {}
+    return {**about, **plan, **longest, **_of_plan(stored)}
 
 
 def _problems(path: Path, shapes: InputShapes | None) -> list[str]:
@@ -149,6 +176,7 @@ def _description(path: Path, network: Network, plan: Plan) -> dict[str, Any]:
         "mixings": mixings,
         "workers": plan.workers,
         "input_placement": plan.input_placement,
+        **({"longest": network.longest} if network.longest else {}),
         **{
             key: sum(mixing[key] for mixing in mixings)
             for key in ("weights", "multiply_adds", "dense_values")
@@ -181,6 +209,9 @@ def render(result: dict[str, Any]) -> str:
 
         problems = (f"  {problem}" for problem in result["unsupported"])
         return "\n".join(["not supported:", *problems, f"supported operators: {SUPPORTED}"])
+    history = [summary(result["made"])] if "made" in result else []
+    if "missing" in result:
+        return "\n\n".join([_plan_line(result), *history])
     spaces: list[tuple[str, ...]] = [("space", "neurons", "tensors", "")]
     spaces += [
         (space["name"], f"{space['neurons']:,}", str(space["tensors"]), "derived" if space["derived"] else "")
@@ -191,31 +222,44 @@ def render(result: dict[str, Any]) -> str:
     ]
     mixings += [_row(mixing) for mixing in result["mixings"]]
     tables = [_table(spaces), _table(mixings), *_relays(result)]
-    ends = [_described(result[name], name) for name in ("front", "back") if result[name]]
+    ends = [_described(result[name], name, _unit(result)) for name in ("front", "back") if result[name]]
     ends += [result["reading"]] if "reading" in result else []
-    history = [summary(result["made"])] if "made" in result else []
     return "\n\n".join((*ends, *tables, _totals(result), *history, *report.import_summary(result)))
 
 
 def _totals(result: dict[str, Any]) -> str:
-    sent = f"{result['values_sent']:,} values sent per sample; " if "values_sent" in result else ""
+    unit = _unit(result)
+    sent = f"{result['values_sent']:,} values sent per {unit}; " if "values_sent" in result else ""
     readers = " that all read the input" if result["input_placement"] == REPLICATED else ""
     return (
         f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
-        f"{result['multiply_adds']:,} multiply-adds per sample; {sent}dense: {result['dense_values']:,} "
-        f"values sent per sample between {result['workers']} workers{readers}"
+        f"{result['multiply_adds']:,} multiply-adds per {unit}; {sent}dense: {result['dense_values']:,} "
+        f"values sent per {unit} between {count(result['workers'], 'worker')}{readers}"
     )
+
+
+def _plan_line(result: dict[str, Any]) -> str:
+    """What is known of shards without their network."""
+    return (
+        f"plan for {count(result['workers'], 'worker')}, input {result['input_placement']}; "
+        f"{result['values_sent']:,} values sent per {_unit(result)}"
+    )
+
+
+def _unit(result: dict[str, Any]) -> str:
+    """What numbers are counted for."""
+    return "token" if "longest" in result else "sample"
 
 
 def _relays(result: dict[str, Any]) -> list[str]:
     """A table of relays by mixing and pair of workers; none where there are none."""
     rows: list[tuple[str, ...]] = [("layer", "from", "to", "relays", "values")]
-    rows += [tuple(map(str, count.values())) for count in result.get("relays", [])]
+    rows += [tuple(map(str, each.values())) for each in result.get("relays", [])]
     return [_table(rows)] if len(rows) > 1 else []
 
 
-def _described(end: dict[str, Any], name: str) -> str:
-    where = {"front": "before the network, of every sample", "back": "behind the network"}[name]
+def _described(end: dict[str, Any], name: str, unit: str) -> str:
+    where = {"front": f"before the network, of every {unit}", "back": "behind the network"}[name]
     by = "onnxruntime" if end["onnxruntime"] else "NumPy"
     return (
         f"{name}, computed {where} by {by}: {', '.join(end['operators']) or 'nothing'} "

@@ -736,22 +736,25 @@ class _Inspected(TypedDict):
     unsupported: Annotated[list[str], Key("a text for each node that is not")]
 
 
+# Of keys that tell of the network in a model or in shards.
+_KNOWN = "if supported, and no shard is missing"
+
+
 class _InspectedModel(TypedDict, total=False):
-    inputs: Annotated[int, Key("values per sample of the input", when="if supported")]
-    outputs: Annotated[int, Key("values per sample of the output", when="if supported")]
-    front: Annotated[
-        InspectedEnd | None, Key("before the network; null: nothing is computed", when="if supported")
-    ]
-    back: Annotated[
-        InspectedEnd | None, Key("behind the network; null: nothing is computed", when="if supported")
-    ]
-    spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when="if supported")]
-    mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
+    inputs: Annotated[int, Key("values per sample of the input", when=_KNOWN)]
+    outputs: Annotated[int, Key("values per sample of the output", when=_KNOWN)]
+    front: Annotated[InspectedEnd | None, Key("before the network; null: nothing is computed", when=_KNOWN)]
+    back: Annotated[InspectedEnd | None, Key("behind the network; null: nothing is computed", when=_KNOWN)]
+    spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when=_KNOWN)]
+    mixings: Annotated[list[InspectedMixing], Key("mixings", when=_KNOWN)]
     workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]
     input_placement: Annotated[str, Key("who can read the input, of a model every rank", when="if supported")]
-    weights: Annotated[int, Key("sum over the mixings", when="if supported")]
-    multiply_adds: Annotated[int, Key("sum over the mixings", when="if supported")]
-    dense_values: Annotated[int, Key("sum over the mixings", "values per sample", when="if supported")]
+    weights: Annotated[int, Key("sum over the mixings", when=_KNOWN)]
+    multiply_adds: Annotated[int, Key("sum over the mixings", when=_KNOWN)]
+    dense_values: Annotated[int, Key("sum over the mixings", "values per sample", when=_KNOWN)]
+    longest: Annotated[
+        int, Key("tokens that a text may have; numbers per sample are per token", when="of networks of texts")
+    ]
 
 
 class _InspectedImport(TypedDict, total=False):
@@ -802,8 +805,10 @@ class _InspectedShards(TypedDict, total=False):
         int, Key("values that cross between workers", "values per sample", when="of shards")
     ]
     relays: Annotated[
-        list[InspectedRelays], Key("relays, by mixing and pair of workers; empty: none", when="of shards")
+        list[InspectedRelays],
+        Key("relays, by mixing and pair of workers; empty: none", when="of shards of which none is missing"),
     ]
+    missing: Annotated[list[str], Key("files of workers that are not there", when="if there are any")]
 
 
 class InspectReport(

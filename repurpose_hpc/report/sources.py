@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.invocation import KEY
 from repurpose_hpc.io.reading import check_finite_length, read_object, reading
-from repurpose_hpc.plan.files.store import PLAN_FILE
+from repurpose_hpc.plan.files.store import PLAN_FILE, refuse_file
 from repurpose_hpc.report.schema import REPORTS, problems
 from repurpose_hpc.report.shards import read_contents
 from repurpose_hpc.report.timeline import read_timeline
@@ -91,6 +91,7 @@ def open_source(path: Path) -> Source:
         if (path / PLAN_FILE).exists():
             return Source(name, SHARDS, read_contents(path))
         path = _table_in(path)
+    refuse_file(path)
     with reading(path, "report", REMEDY):
         if path.suffix == ".csv":
             return Source(name, *_table(path))

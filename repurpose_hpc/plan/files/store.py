@@ -302,6 +302,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
         UserError: missing, unreadable, not a plan, or of another format version.
     """
     directory = Path(directory)
+    refuse_file(directory)
     path = directory / PLAN_FILE
     with _reading(path) as content:
         file = content.file
@@ -335,6 +336,22 @@ def open_plan(directory: str | Path) -> StoredPlan:
             longest,
             read_rules(file["texts"][()]) if "texts" in file else NO_RULES,
         )
+
+
+def refuse_file(path: Path) -> None:
+    """Refuse a single file of shards, which stand for themselves only together.
+
+    Raises:
+        UserError: names their directory.
+    """
+    if path.suffix == ".h5" and path.is_file() and path in plan_files(path.parent):
+        raise UserError(f"{path}: expected a directory of shards, found a file of one; name {path.parent}")
+
+
+def missing_shards(stored: StoredPlan) -> list[str]:
+    """Names of the files of workers that are not there."""
+    paths = (shard_path(stored.directory, worker) for worker in range(stored.plan.workers))
+    return [path.name for path in paths if not path.exists()]
 
 
 def hold_tokens(directory: Path) -> bool:
