@@ -18,7 +18,16 @@ import numpy as np
 from repurpose_hpc.commands.imported import holds_shards, import_report
 from repurpose_hpc.commands.parser import SPIKING, make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Declared, check_import, declarations, integer, option, path, report_file
+from repurpose_hpc.fields import (
+    Declared,
+    check_import,
+    count,
+    declarations,
+    integer,
+    option,
+    path,
+    report_file,
+)
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.ends import Subgraph
 from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of
@@ -32,7 +41,6 @@ from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.plan.relays import relay_counts
 from repurpose_hpc.report import text as report
 from repurpose_hpc.report.made import made, summary
-from repurpose_hpc.report.words import count
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
@@ -64,8 +72,9 @@ def run(args: Arguments, context: Context) -> None:
             f"{missing[0]}{more}; copy all files of the plan there, or restructure again"
         )
     if not result["supported"]:
+        nodes = len(result["unsupported"])
         raise UserError(
-            f"{args.subject}: {len(result['unsupported'])} nodes are not supported; "
+            f"{args.subject}: {count(nodes, 'node')} {'is' if nodes == 1 else 'are'} not supported; "
             "change the model before exporting it"
         )
 
@@ -232,9 +241,10 @@ def _totals(result: dict[str, Any]) -> str:
     sent = f"{result['values_sent']:,} values sent per {unit}; " if "values_sent" in result else ""
     readers = " that all read the input" if result["input_placement"] == REPLICATED else ""
     return (
-        f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
-        f"{result['multiply_adds']:,} multiply-adds per {unit}; {sent}dense: {result['dense_values']:,} "
-        f"values sent per {unit} between {count(result['workers'], 'worker')}{readers}"
+        f"{count(result['inputs'], 'input')}, {count(result['outputs'], 'output')}, "
+        f"{count(result['weights'], 'weight')}, {result['multiply_adds']:,} multiply-adds per {unit}; {sent}"
+        f"dense: {result['dense_values']:,} values sent per {unit} between "
+        f"{count(result['workers'], 'worker')}{readers}"
     )
 
 

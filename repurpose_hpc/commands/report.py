@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.errors import Note, UserError
-from repurpose_hpc.fields import Access, Declared, option, path, paths
+from repurpose_hpc.fields import Access, Declared, count, option, path, paths
 from repurpose_hpc.io.atomic import check_writable, write_text, writing
 from repurpose_hpc.io.speech import tell
 
@@ -51,7 +51,7 @@ def run(args: Arguments, context: Context) -> None:
         for each in shown:
             write_files(each.picture, args.figures, each.anchor)
     write_text(args.out, text)
-    pictures = "1 picture" if len(shown) == 1 else f"{len(shown)} pictures"
+    pictures = count(len(shown), "picture")
     beside = f", and as files in {args.figures}" if args.figures is not None else ""
     tell({"written": str(args.out), "pictures": len(shown)}, f"{pictures} in {args.out}{beside}")
 

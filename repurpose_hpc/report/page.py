@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import count
 from repurpose_hpc.report.pictures import KINDS, Chapter, Picture
 from repurpose_hpc.report.pictures.picture import Numbers
 from repurpose_hpc.report.pictures.render import inline_svg
 from repurpose_hpc.report.provenance import Origin, origin_of
 from repurpose_hpc.report.schema import REPORTS
 from repurpose_hpc.report.sources import Source
-from repurpose_hpc.report.words import cell, count
+from repurpose_hpc.report.words import cell
 
 MOST_BYTES = 5_000_000
 # Rows of a table that is open from the beginning.

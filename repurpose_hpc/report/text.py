@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from repurpose_hpc.fields import flag, shown
+from repurpose_hpc.fields import count, flag, shown
 from repurpose_hpc.io.atomic import write_text
 from repurpose_hpc.io.invocation import signed
 from repurpose_hpc.io.speech import tell
@@ -61,16 +61,16 @@ def aligned(lines: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 
 
-def size(count: float) -> str:
+def size(number: float) -> str:
     """Bytes as people read them, such as ``304 bytes`` and ``1.86 kB``."""
-    if count < 1000:
-        return f"{count:,.0f} bytes"
-    return f"{count / 1e3:,.3g} kB" if count < 1e6 else f"{count / 1e6:,.3g} MB"
+    if number < 1000:
+        return count(round(number), "byte")
+    return f"{number / 1e3:,.3g} kB" if number < 1e6 else f"{number / 1e6:,.3g} MB"
 
 
 def _job(r: InferReport) -> Lines:
     lines = [
-        ("ranks", f"{r['ranks']}{_groups(r)}{_threads(r)}, {r['workers']} workers"),
+        ("ranks", f"{r['ranks']}{_groups(r)}{_threads(r)}, {count(r['workers'], 'worker')}"),
         (
             "samples",
             f"{r['samples']:,} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
@@ -149,7 +149,7 @@ def _sweeps(r: InferReport) -> Lines:
 
 
 def _rounds(r: InferReport | RestructureReport) -> str:
-    return f"in {r['rounds']} round{'' if r['rounds'] == 1 else 's'}"
+    return f"in {count(r['rounds'], 'round')}"
 
 
 def _without_zeros(r: InferReport) -> str:
@@ -162,7 +162,7 @@ def _weights(r: InferReport) -> Lines:
     share_kept = r["weights_kept"] / r["weights"]
     shares = " ".join(f"{share:.1%}" for share in r["load_share"])
     formats = "; ".join(
-        f"{layer}: " + ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
+        f"{layer}: " + ", ".join(f"{blocks:,} {name}" for name, blocks in sorted(counts.items()))
         for layer, counts in r["formats"].items()
     )
     return [
@@ -285,7 +285,7 @@ def _sent(r: RestructureReport) -> Lines:
 
 
 def _kept(r: RestructureReport) -> Lines:
-    of_workers = " ".join(f"{count:,}" for count in r["weights_of_workers"])
+    of_workers = " ".join(f"{weights:,}" for weights in r["weights_of_workers"])
     share = r["weights_kept"] / r["weights"]
     return [
         ("workers", f"{r['workers']}, input {r['input_placement']}"),

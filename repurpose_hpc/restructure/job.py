@@ -14,7 +14,7 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import FieldError, declarations
+from repurpose_hpc.fields import FieldError, count, declarations
 from repurpose_hpc.io.progress import PENDING, expected
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
@@ -403,7 +403,7 @@ def _held_out(job: _RestructureJob, make: Restructure, seconds: float) -> Compar
         return None
     parts = split(job.samples, job.options.seed)
     job.log(
-        f"held out: again with {parts.rest.samples:,} samples, to measure on the other "
+        f"held out: again with {count(parts.rest.samples, 'sample')}, to measure on the other "
         f"{parts.held_out.samples:,}{expected(seconds)}"
     )
     try:

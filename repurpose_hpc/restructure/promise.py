@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betaincinv
 
-from repurpose_hpc.fields import FieldError
+from repurpose_hpc.fields import FieldError, count
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.labels import is_classified, understood
@@ -249,7 +249,7 @@ class _BudgetTrials:
         original = _Modelled(*(self._seconds(self.network, plan) for plan in (dense, single)))
         self.log(
             f"modelled time on {model.name}: {_us(original.single)} in one process, {_us(original.dense)} "
-            f"dense with {self.options.workers} workers"
+            f"dense with {count(self.options.workers, 'worker')}"
         )
         return original
 

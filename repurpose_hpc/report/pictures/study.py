@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
 from repurpose_hpc.report.sources import STUDY
@@ -82,7 +83,7 @@ def _best(
     )
     beside = f"; the other has {others[0]:.4f} at its least" if len(others) == 1 else beside
     reached = f"with {percent(fraction)} of the communication {best} has {what} {value:.4f}"
-    return f"{workers} workers: {reached}{original}{beside}"
+    return f"{count(workers, 'worker')}: {reached}{original}{beside}"
 
 
 def _numbers(points: Rows, quality: str) -> Numbers:
