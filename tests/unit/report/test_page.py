@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -106,6 +107,19 @@ def test_a_screen_reader_is_told_what_is_there(everything):
     # What scrolls can be reached by the keyboard.
     boxes = [given for given in by_tag["div"] if given.get("class") in ("scrolls", "drawing wide")]
     assert boxes and all(given["tabindex"] == "0" for given in boxes)
+
+
+def test_a_screen_reader_is_told_what_a_file_shows(everything, tmp_path):
+    svg = "{http://www.w3.org/2000/svg}"
+    for each in everything[0]:
+        write_files(each.picture, tmp_path, each.anchor)
+        root = ElementTree.parse(tmp_path / f"{each.anchor}.svg").getroot()
+        title, description = list(root)[:2]
+        assert (title.tag, description.tag) == (f"{svg}title", f"{svg}desc")
+        assert title.text == each.picture.title and description.text.startswith(each.picture.note)
+        assert root.get("role") == "img" and description.text.endswith(f"{each.picture.numbers.caption}.")
+        assert root.get("aria-labelledby") == title.get("id")
+        assert root.get("aria-describedby") == description.get("id")
 
 
 def test_nothing_leaves_its_picture(everything):
