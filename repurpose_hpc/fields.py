@@ -252,6 +252,12 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things, in words: ``1 worker``, ``8 workers``, ``2 branches``."""
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def typed(error: BaseException) -> str:
     """The message of an error on a command line: fields are written as options."""
     if not isinstance(error, FieldError):

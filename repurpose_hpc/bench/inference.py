@@ -31,6 +31,7 @@ from repurpose_hpc.bench.peers import Peers, gloo_group
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import Spread, Turn, in_turns, on_root, together
+from repurpose_hpc.fields import count
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.mpi.agreement import collectively
@@ -47,7 +48,7 @@ def run(
         peers: that there are.
         comm: of the job.
     """
-    conditions = f"input {options.input_placement}, {options.dtype}, {comm.size} ranks"
+    conditions = f"input {options.input_placement}, {options.dtype}, {count(comm.size, 'rank')}"
     title = f"four layers (n, n) with bias and ReLU, {conditions}"
     table = BenchTable("inference", title, RESTRUCTURED, speaks=comm.rank == 0)
     with gloo_group(peers, placement, comm) as gloo:

@@ -25,6 +25,7 @@ from repurpose_hpc.bench.peers.numpy_alone import Layers
 from repurpose_hpc.bench.placement import Placement
 from repurpose_hpc.bench.table import BenchTable
 from repurpose_hpc.bench.turns import Conditions, Turn, in_turns, on_root, rest, together
+from repurpose_hpc.fields import count
 from repurpose_hpc.model.activations import IDENTITY, RELU
 from repurpose_hpc.model.chain import chain
 from repurpose_hpc.model.forward import forward
@@ -65,7 +66,7 @@ def run(options: StreamOptions, placement: Placement, peers: Peers, comm: MPI.In
         peers: that there are.
         comm: of the job.
     """
-    title = f"{options.samples} samples from file to file, {comm.size} ranks; each batch"
+    title = f"{count(options.samples, 'sample')} from file to file, {count(comm.size, 'rank')}; each batch"
     table = BenchTable("stream", title, STREAM, speaks=comm.rank == 0)
     stored, shards = load_shards(options.shards, FLOAT, comm)
     network, scripts = None, {}

@@ -20,6 +20,7 @@ from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.fields import (
     FieldError,
+    count,
     purpose,
     shown,
 )
@@ -156,4 +157,4 @@ def _measure(args: Arguments, placement: Placement, peers: Peers, comm: MPI.Intr
 def _ranks(result: dict) -> str:
     binding = "pinned to a core each" if result["pinned"] else "not pinned"
     warning = "; OVERSUBSCRIBED: times are not those of so many cores" if result["oversubscribed"] else ""
-    return f"ranks: {result['ranks']} on {result['cores']} cores, {binding}{warning}"
+    return f"ranks: {result['ranks']} on {count(result['cores'], 'core')}, {binding}{warning}"

@@ -19,7 +19,7 @@ from repurpose_hpc.commands.parser import parser_maker, plain_parse
 from repurpose_hpc.doctor.facts import Facts, collect
 from repurpose_hpc.doctor.findings import by_host, errors, warnings
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Declared, option, path, report_file
+from repurpose_hpc.fields import Declared, count, option, path, report_file
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.mpi.launch import launched
@@ -121,7 +121,7 @@ def render(result: dict) -> str:
     ]
     if "workers" in result:
         total = sum(host["shard_bytes"] for host in result["hosts"])
-        lines.append(("shards", f"{result['workers']} workers, {mib(total)}"))
+        lines.append(("shards", f"{count(result['workers'], 'worker')}, {mib(total)}"))
     width = max(len(name) for name, _ in lines)
     text = [f"{name:<{width}}  {value}".rstrip() for name, value in lines]
     text += [f"ERROR: {error}" for error in result["errors"]]
@@ -149,8 +149,8 @@ def _host_text(host: dict) -> str:
     memory = "unknown" if host["memory"] is None else f"{mib(host['memory'])} left"
     binding = "bound" if host["bound"] else "not bound"
     return (
-        f"{host['ranks']} ranks of {host['threads']} threads, {binding}, on {host['cpus']} of "
-        f"{host['host_cpus']} cores; memory: {memory}"
+        f"{count(host['ranks'], 'rank')} of {count(host['threads'], 'thread')}, {binding}, on "
+        f"{host['cpus']} of {count(host['host_cpus'], 'core')}; memory: {memory}"
     )
 
 

@@ -22,6 +22,7 @@ from repurpose_hpc.fields import (
     Access,
     Declared,
     choice,
+    count,
     integer,
     longest_text,
     number,
@@ -271,12 +272,12 @@ def render(result: dict[str, Any]) -> str:
     tokens, seconds = sum(result["lengths"]), result["seconds"]
     what = {"none": "for every token", "mean": "the mean of its tokens"}
     lines = {
-        "texts": f"{result['texts']} of {tokens} tokens in all, {min(result['lengths'])} to "
+        "texts": f"{result['texts']:,} of {count(tokens, 'token')} in all, {min(result['lengths'])} to "
         f"{max(result['lengths'])} each",
         "outputs": f"{result['outputs']} {what.get(result['pool'], 'of its ' + result['pool'] + ' token')}",
         "time": f"{seconds:.3g} s, {result['texts'] / seconds:.4g} texts/s, {tokens / seconds:.4g} tokens/s",
         "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "
-        f"{result['rounds']} rounds",
+        f"{count(result['rounds'], 'round')}",
     }
     if "relative_difference" in result:
         lines["verified"] = f"within {result['relative_difference']:.2g} of the float64 reference"

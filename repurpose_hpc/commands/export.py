@@ -15,7 +15,7 @@ from repurpose_hpc.exporters.onnx_file import write_onnx
 from repurpose_hpc.exporters.onnx_model import axes_of, opsets
 from repurpose_hpc.exporters.parts.directory import DESCRIPTION, write_parts
 from repurpose_hpc.exporters.pytorch.file import write_torch
-from repurpose_hpc.fields import Access, Declared, option, path
+from repurpose_hpc.fields import Access, Declared, count, option, path
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.speech import tell
 from repurpose_hpc.model.ends import Port
@@ -63,7 +63,8 @@ def _export(stored: StoredPlan, to: Path) -> str:
         if to.suffix != TORCH[0]:
             warnings.warn(_LOADED_BY_FILE.format(to=to), Note, stacklevel=2)
     names = " and ".join(map(str, files))
-    return f"{names}: {what}, {len(graph.steps)} nodes, {_ports(graph.inputs)} -> {_ports(graph.outputs)}"
+    ports = f"{_ports(graph.inputs)} -> {_ports(graph.outputs)}"
+    return f"{names}: {what}, {count(len(graph.steps), 'node')}, {ports}"
 
 
 def _ports(ports: Iterable[Port]) -> str:
@@ -82,8 +83,9 @@ def _export_parts(stored: StoredPlan, directory: Path) -> str:
     rounds = description["rounds"]
     stages, messages = (sum(len(each[word]) for each in rounds) for word in ("stages", "messages"))
     return (
-        f"{directory}: {stages} ONNX graphs of {description['workers']} workers, {messages} messages between "
-        f"them after {len(rounds) - 1} rounds; {DESCRIPTION} says what goes where"
+        f"{directory}: {count(stages, 'ONNX graph')} of {count(description['workers'], 'worker')}, "
+        f"{count(messages, 'message')} between them after {count(len(rounds) - 1, 'round')}; {DESCRIPTION} "
+        "says what goes where"
     )
 
 

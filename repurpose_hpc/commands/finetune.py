@@ -22,7 +22,18 @@ from repurpose_hpc.commands.parser import SPIKING, Parser, make, refuse
 from repurpose_hpc.commands.splitting import aligned
 from repurpose_hpc.commands.table import described
 from repurpose_hpc.errors import UsageError, UserError
-from repurpose_hpc.fields import Access, Declared, FieldError, integer, like, option, path, report_file, yes
+from repurpose_hpc.fields import (
+    Access,
+    Declared,
+    FieldError,
+    count,
+    integer,
+    like,
+    option,
+    path,
+    report_file,
+    yes,
+)
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import Progress
@@ -386,14 +397,14 @@ def render(result: dict[str, Any]) -> str:
     right = ""
     if best.held_out_accuracy is not None and before.held_out_accuracy is not None:
         right = f", {before.held_out_accuracy:.2%} -> {best.held_out_accuracy:.2%} of classes as wanted"
-    sums = f"; {result['gradient_bytes']:,} bytes of gradients" if result["groups"] > 1 else ""
+    sums = f"; {report.size(result['gradient_bytes'])} of gradients" if result["groups"] > 1 else ""
     groups = f" in {result['groups']} groups" if result["groups"] > 1 else ""
-    taken = (
-        f"every {result['rotate']} steps; {result['subnet_weights']:,.0f} weights of MODEL per step, not sent"
-    )
-    subnets = {"subnets": taken} if result["rotate"] else {}
+    subnets = {}
+    if result["rotate"]:
+        weights = f"{result['subnet_weights']:,.0f} weights of MODEL per step, not sent"
+        subnets = {"subnets": f"every {count(result['rotate'], 'step')}; {weights}"}
     lines = {
-        "ranks": f"{result['ranks']}{groups}, {result['workers']} workers",
+        "ranks": f"{result['ranks']}{groups}, {count(result['workers'], 'worker')}",
         "samples": f"{result['samples']:,}, of which {result['held_out_samples']:,} were held out",
         "targets": result["targets"],
         "sent": f"{result['values_sent']:,} values per sample, and {result['values_sent_back']:,} back{sums}",

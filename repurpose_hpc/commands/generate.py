@@ -26,6 +26,7 @@ from repurpose_hpc.fields import (
     Declared,
     Kind,
     choice,
+    count,
     integer,
     like,
     longest_text,
@@ -219,13 +220,13 @@ def render(result: dict[str, Any]) -> str:
     """The report for people, several lines."""
     phases = ", ".join(f"{phase} {time:.0f}" for phase, time in result["step_us"].items())
     lines = {
-        "prompts": f"{result['prompts']} of {result['prompt_tokens']} tokens in all, read in "
+        "prompts": f"{result['prompts']} of {count(result['prompt_tokens'], 'token')} in all, read in "
         f"{result['prompt_seconds']:.3g} s",
-        "text": f"{result['tokens']} tokens{' until it was interrupted' * result['interrupted']}, "
+        "text": f"{count(result['tokens'], 'token')}{' until it was interrupted' * result['interrupted']}, "
         f"{result['tokens_per_second']:.4g} tokens/s",
         "a step": f"{phases} µs",
         "sent": f"{result['values_sent']:,} values ({report.size(result['bytes_sent'])}) for a token, in "
-        f"{result['rounds']} rounds",
+        f"{count(result['rounds'], 'round')}",
         "kept": f"{max(result['kept_bytes']) / 2**20:.3g} MiB for what is kept of texts on a rank",
     }
     return report.aligned(lines.items())

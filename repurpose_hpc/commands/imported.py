@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 
 def holds_shards(path: Path) -> bool:
-    """Whether a path stands for shards, rather than a model: a directory that is not one of a model."""
+    """Whether a path stands for shards, rather than a model: a directory that is not one of a model.
+
+    Raises:
+        UserError: it is a single file of shards.
+    """
     from repurpose_hpc.model.importers.load import is_model_directory
     from repurpose_hpc.model.importers.matrices import holds_matrices
+    from repurpose_hpc.plan.files.store import refuse_file
 
+    refuse_file(path)
     return path.is_dir() and not is_model_directory(path) and not holds_matrices(path)
 
 

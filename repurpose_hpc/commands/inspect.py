@@ -18,21 +18,32 @@ import numpy as np
 from repurpose_hpc.commands.imported import holds_shards, import_report
 from repurpose_hpc.commands.parser import SPIKING, make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Declared, check_import, declarations, integer, option, path, report_file
+from repurpose_hpc.fields import (
+    Declared,
+    check_import,
+    count,
+    declarations,
+    integer,
+    option,
+    path,
+    report_file,
+)
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.model.ends import Subgraph
 from repurpose_hpc.model.importers.input_shapes import InputShapes, option_of_shapes, shapes_of
-from repurpose_hpc.model.importers.load import NIR, load_model
+from repurpose_hpc.model.importers.load import NIR, ONNX, load_model, load_tokens, takes_any_length
 from repurpose_hpc.model.importers.nir.options import SpikingOptions
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.weights import nonzeros
 from repurpose_hpc.plan.files.origin import sweeps_of
-from repurpose_hpc.plan.files.store import open_plan, read_network
+from repurpose_hpc.plan.files.store import StoredPlan, missing_shards, open_plan, read_network
 from repurpose_hpc.plan.plan import REPLICATED, Plan, dense_plan
 from repurpose_hpc.plan.relays import relay_counts
+from repurpose_hpc.plan.stages import named_stages
 from repurpose_hpc.report import text as report
 from repurpose_hpc.report.made import made, summary
+from repurpose_hpc.report.stages import stages_in_words
 
 if TYPE_CHECKING:
     from repurpose_hpc.commands.start import Context
@@ -56,9 +67,17 @@ def run(args: Arguments, context: Context) -> None:
         shapes = shapes_of(args.input_shape)
         result = inspect(args.subject, args.workers, shapes, args.check, args.spiking)
     report.deliver(result, render(result), args.report)
-    if not result["supported"]:
+    if "missing" in result:
+        missing = result["missing"]
+        more = f" and {count(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
         raise UserError(
-            f"{args.subject}: {len(result['unsupported'])} nodes are not supported; "
+            f"{args.subject}: expected a file for each of {count(result['workers'], 'worker')}, found no "
+            f"{missing[0]}{more}; copy all files of the plan there, or restructure again"
+        )
+    if not result["supported"]:
+        nodes = len(result["unsupported"])
+        raise UserError(
+            f"{args.subject}: {count(nodes, 'node')} {'is' if nodes == 1 else 'are'} not supported; "
             "change the model before exporting it"
         )
 
@@ -76,7 +95,10 @@ def inspect(
         UserError: the file cannot be read, or the ``check`` of its import finds a difference.
     """
     try:
-        network = load_model(path, shapes, check=False, spiking=spiking)
+        if not shapes and path.suffix != ONNX and takes_any_length(path):
+            network = load_tokens(path)
+        else:
+            network = load_model(path, shapes, check=False, spiking=spiking)
     except UserError:
         problems = _problems(path, shapes)
         if not problems:
@@ -96,17 +118,33 @@ def inspect_shards(directory: Path) -> dict[str, Any]:
         UserError: they cannot be read.
     """
     stored = open_plan(directory)
+    if missing := missing_shards(stored):
+        return _without_network(stored, missing)
     network, plan = read_network(stored), stored.plan
-    relays = [count._asdict() for count in relay_counts(network, plan)]
-    sent: dict[str, Any] = {"values_sent": int(stored.traffic_matrix().sum()), "relays": relays}
-    if (sweeps := sweeps_of(stored)) is not None:
-        sent["sweeps"] = sweeps
-    # Plans of tests and tools may know less.
-    if {"model_fingerprint", "dtype", "versions"} <= stored.provenance.keys():
-        sent["made"] = made(stored.provenance)
+    relays = [each._asdict() for each in relay_counts(network, plan)]
+    sent = _of_plan(stored) | {"relays": relays} | named_stages(network, plan)
     # Where every worker has a copy of the stream, its plan does not say what owners would send.
     dense = dense_plan(network, plan.workers, REPLICATED, np.ones(plan.workers)) if stored.longest else plan
     return _description(directory, network, dense) | sent
+
+
+def _of_plan(stored: StoredPlan) -> dict[str, Any]:
+    """What a plan says itself."""
+    found: dict[str, Any] = {"values_sent": int(stored.traffic_matrix().sum())}
+    if (sweeps := sweeps_of(stored)) is not None:
+        found["sweeps"] = sweeps
+    # Plans of tests and tools may know less.
+    if {"model_fingerprint", "dtype", "versions"} <= stored.provenance.keys():
+        found["made"] = made(stored.provenance)
+    return found
+
+
+def _without_network(stored: StoredPlan, missing: list[str]) -> dict[str, Any]:
+    """The report on shards of which some are missing, so that nobody knows the network."""
+    about = {"model": str(stored.directory), "supported": True, "unsupported": [], "missing": missing}
+    plan = {"workers": stored.plan.workers, "input_placement": stored.plan.input_placement}
+    longest = {"longest": stored.longest} if stored.longest else {}
+    return {**about, **plan, **longest, **_of_plan(stored)}
 
 
 def _problems(path: Path, shapes: InputShapes | None) -> list[str]:
@@ -152,6 +190,7 @@ def _description(path: Path, network: Network, plan: Plan) -> dict[str, Any]:
         "mixings": mixings,
         "workers": plan.workers,
         "input_placement": plan.input_placement,
+        **({"longest": network.longest} if network.longest else {}),
         **{
             key: sum(mixing[key] for mixing in mixings)
             for key in ("weights", "multiply_adds", "dense_values")
@@ -184,6 +223,10 @@ def render(result: dict[str, Any]) -> str:
 
         problems = (f"  {problem}" for problem in result["unsupported"])
         return "\n".join(["not supported:", *problems, f"supported operators: {SUPPORTED}"])
+    stages = [f"stages: {stages_in_words(result['stages'])}"] if "stages" in result else []
+    history = [*stages, *([summary(result["made"])] if "made" in result else [])]
+    if "missing" in result:
+        return "\n\n".join([_plan_line(result), *history])
     spaces: list[tuple[str, ...]] = [("space", "neurons", "tensors", "")]
     spaces += [
         (space["name"], f"{space['neurons']:,}", str(space["tensors"]), "derived" if space["derived"] else "")
@@ -194,32 +237,46 @@ def render(result: dict[str, Any]) -> str:
     ]
     mixings += [_row(mixing) for mixing in result["mixings"]]
     tables = [_table(spaces), _table(mixings), *_relays(result)]
-    ends = [_described(result[name], name) for name in ("front", "back") if result[name]]
+    ends = [_described(result[name], name, _unit(result)) for name in ("front", "back") if result[name]]
     ends += [result["reading"]] if "reading" in result else []
-    history = [summary(result["made"])] if "made" in result else []
     return "\n\n".join((*ends, *tables, _totals(result), *history, *report.import_summary(result)))
 
 
 def _totals(result: dict[str, Any]) -> str:
+    unit = _unit(result)
     sweeps = f" in {result['sweeps']} sweeps with late exchanges" if "sweeps" in result else ""
-    sent = f"{result['values_sent']:,} values sent per sample{sweeps}; " if "values_sent" in result else ""
+    sent = f"{result['values_sent']:,} values sent per {unit}{sweeps}; " if "values_sent" in result else ""
     readers = " that all read the input" if result["input_placement"] == REPLICATED else ""
     return (
-        f"{result['inputs']:,} inputs, {result['outputs']:,} outputs, {result['weights']:,} weights, "
-        f"{result['multiply_adds']:,} multiply-adds per sample; {sent}dense: {result['dense_values']:,} "
-        f"values sent per sample between {result['workers']} workers{readers}"
+        f"{count(result['inputs'], 'input')}, {count(result['outputs'], 'output')}, "
+        f"{count(result['weights'], 'weight')}, {result['multiply_adds']:,} multiply-adds per {unit}; {sent}"
+        f"dense: {result['dense_values']:,} values sent per {unit} between "
+        f"{count(result['workers'], 'worker')}{readers}"
     )
+
+
+def _plan_line(result: dict[str, Any]) -> str:
+    """What is known of shards without their network."""
+    return (
+        f"plan for {count(result['workers'], 'worker')}, input {result['input_placement']}; "
+        f"{result['values_sent']:,} values sent per {_unit(result)}"
+    )
+
+
+def _unit(result: dict[str, Any]) -> str:
+    """What numbers are counted for."""
+    return "token" if "longest" in result else "sample"
 
 
 def _relays(result: dict[str, Any]) -> list[str]:
     """A table of relays by mixing and pair of workers; none where there are none."""
     rows: list[tuple[str, ...]] = [("layer", "from", "to", "relays", "values")]
-    rows += [tuple(map(str, count.values())) for count in result.get("relays", [])]
+    rows += [tuple(map(str, each.values())) for each in result.get("relays", [])]
     return [_table(rows)] if len(rows) > 1 else []
 
 
-def _described(end: dict[str, Any], name: str) -> str:
-    where = {"front": "before the network, of every sample", "back": "behind the network"}[name]
+def _described(end: dict[str, Any], name: str, unit: str) -> str:
+    where = {"front": f"before the network, of every {unit}", "back": "behind the network"}[name]
     by = "onnxruntime" if end["onnxruntime"] else "NumPy"
     return (
         f"{name}, computed {where} by {by}: {', '.join(end['operators']) or 'nothing'} "

@@ -11,7 +11,7 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
-from repurpose_hpc.fields import Access, Declared, integer, option, path
+from repurpose_hpc.fields import Access, Declared, count, integer, option, path
 from repurpose_hpc.forecast.machine import THIS_FILE, MachineModel, parse_machine, write_machine
 from repurpose_hpc.io.atomic import check_writable
 from repurpose_hpc.io.speech import tell
@@ -90,7 +90,7 @@ def render(machine: MachineModel) -> str:
     """Text of the measurements for people, several lines."""
     memory, dense = machine.memory, machine.dense
     lines = [
-        f"{machine.name}: {machine.ranks_per_node} ranks per node{_cores(machine)}",
+        f"{machine.name}: {count(machine.ranks_per_node, 'rank')} per node{_cores(machine)}",
         f"a call {machine.call_us:.2f} µs, a value {machine.value_ns:.2f} ns, a row for an entry of a "
         f"window {machine.window_ns:.0f} ns, an exchange {machine.exchange_us:.1f} µs and "
         f"{machine.rank_us:.3f} µs per rank",
@@ -117,7 +117,7 @@ def render(machine: MachineModel) -> str:
 
 def _cores(machine: MachineModel) -> str:
     cores = machine.shared_cores
-    return "" if cores is None else f", all on one machine with {cores} core{'s' * (cores > 1)}"
+    return "" if cores is None else f", all on one machine with {count(cores, 'core')}"
 
 
 @dataclass(frozen=True, kw_only=True)

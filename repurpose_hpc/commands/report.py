@@ -5,14 +5,15 @@ It runs in one process, needs matplotlib, and makes the same bytes of the same i
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.parser import parser_maker, plain_parse
-from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import Access, Declared, option, path, paths
+from repurpose_hpc.errors import Note, UserError
+from repurpose_hpc.fields import Access, Declared, count, option, path, paths
 from repurpose_hpc.io.atomic import check_writable, write_text, writing
 from repurpose_hpc.io.speech import tell
 
@@ -35,20 +36,22 @@ def run(args: Arguments, context: Context) -> None:
             "report draws with matplotlib, which is not installed; pip install 'repurpose-hpc[plot]'"
         )
     check_writable(args.out)
-    from repurpose_hpc.report.page import page, pictures_of_sources
+    from repurpose_hpc.report.page import notes_on_none, page, pictures_of_sources
     from repurpose_hpc.report.pictures.render import write_files
     from repurpose_hpc.report.sources import open_source
 
     sources = [open_source(place) for place in args.sources]
     shown = pictures_of_sources(sources)
     text = page(shown, sources, args.command_line)
+    for note in notes_on_none(shown, sources):
+        warnings.warn(note, Note, stacklevel=2)
     if args.figures is not None:
         with writing(args.figures):
             args.figures.mkdir(parents=True, exist_ok=True)
         for each in shown:
             write_files(each.picture, args.figures, each.anchor)
     write_text(args.out, text)
-    pictures = "1 picture" if len(shown) == 1 else f"{len(shown)} pictures"
+    pictures = count(len(shown), "picture")
     beside = f", and as files in {args.figures}" if args.figures is not None else ""
     tell({"written": str(args.out), "pictures": len(shown)}, f"{pictures} in {args.out}{beside}")
 
@@ -62,7 +65,7 @@ class Arguments(Declared):
         positional=True,
         repeated=True,
         metavar="DIR|REPORT.json",
-        help="shards, reports of any command, tables of study and scaling, or traces of infer",
+        help="shards, reports of any command, tables of study and scaling, or traces of infer and generate",
     )
     out: Path = option(kind=path("report.html", Access.WRITES), metavar="FILE.html", help="gets the page")
     figures: Path | None = option(
@@ -75,7 +78,7 @@ class Arguments(Declared):
     @property
     def command_line(self) -> str:
         """The words that make the same page."""
-        from repurpose_hpc.report.made import command_line
+        from repurpose_hpc.io.invocation import command_line
 
         return command_line("report", *map(str, self.sources), "--out", str(self.out))
 

@@ -24,7 +24,7 @@ from repurpose_hpc.commands.splitting import (
 )
 from repurpose_hpc.commands.start import Context
 from repurpose_hpc.errors import Note, UsageError, UserError
-from repurpose_hpc.fields import declarations, like, option, path, typed
+from repurpose_hpc.fields import count, declarations, like, option, path, typed
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _forecast(
 
 def _words(tokens: int, context: int) -> str:
     """A piece of a sequence."""
-    return f"a token behind {context:,} others" if context else f"a text of {tokens:,} tokens"
+    return f"a token behind {count(context, 'other')}" if context else f"a text of {count(tokens, 'token')}"
 
 
 def render(result: dict[str, Any]) -> str:

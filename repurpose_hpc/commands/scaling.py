@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from repurpose_hpc.commands.parser import SPIKING, make, parser_maker, refuse
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import declarations
+from repurpose_hpc.fields import count, declarations
 from repurpose_hpc.io.lock import alone_at
 from repurpose_hpc.io.progress import say
 from repurpose_hpc.io.speech import tell
@@ -48,16 +48,17 @@ def run(args: ScalingOptions, context: Context) -> None:
     with alone_at(path):
         table = ScalingTable(path, origin)
         finished = sum(table.finished(*row) is not None for row in rows)
-        say(f"{len(rows)} points, {finished} of them already in {table.path}")
+        say(f"{count(len(rows), 'point')}, {finished} of them already in {table.path}")
         launches = Launches(study, table, launch, Team(threads=context.threads), say)
         failed = launches.run(args.points, args.batch_sizes)
-        done = f"{len(rows) - failed} points in {table.path} and {table.path.with_suffix('.csv')}"
+        done = f"{count(len(rows) - failed, 'point')} in {table.path} and {table.path.with_suffix('.csv')}"
         tell({"study": table.study, "points": table.rows}, f"{table.summary()}\n{done}")
         _draw(table)
     if failed:
         raise UserError(
-            f"{failed} of {len(rows)} points failed, see column error of {table.path.with_suffix('.csv')}; "
-            "mend what it says and run the same command again: it measures only those"
+            f"{failed} of {count(len(rows), 'point')} failed, see column error of "
+            f"{table.path.with_suffix('.csv')}; mend what it says and run the same command again: it "
+            "measures only those"
         )
 
 

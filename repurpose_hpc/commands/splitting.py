@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from repurpose_hpc.commands.parser import Given, make, refuse, restructure_options
 from repurpose_hpc.commands.start import Context, RankContext
-from repurpose_hpc.fields import Access, Declared, longest_text, option, path, precision, report_file
+from repurpose_hpc.fields import Access, Declared, count, longest_text, option, path, precision, report_file
 from repurpose_hpc.mpi.limits import mib
 from repurpose_hpc.restructure.options import ROUND_COST, Options
 
@@ -213,12 +213,14 @@ def render(result: dict[str, Any]) -> str:
 
 def shards_lines(result: dict[str, Any]) -> dict[str, str]:
     """The lines of ``shards_report``, place and time, by their names."""
+    from repurpose_hpc.report.text import size
+
     stream = {"common": "everybody's", "owned": "of owners"}[result["stream"]]
     return {
-        "split": f"for {result['workers']} workers, the stream {stream}; texts of up to "
-        f"{result['longest']:,} tokens",
-        "sent": f"{result['values_sent']:,} values ({result['bytes_sent']:,} bytes) for a token, in "
-        f"{result['rounds']} rounds",
+        "split": f"for {count(result['workers'], 'worker')}, the stream {stream}; texts of up to "
+        f"{count(result['longest'], 'token')}",
+        "sent": f"{count(result['values_sent'], 'value')} ({size(result['bytes_sent'])}) for a token, in "
+        f"{count(result['rounds'], 'round')}",
         "weights": f"{result['weights']:,}; shards of up to {mib(max(result['shard_bytes']))}, beside a plan "
         f"of {mib(result['plan_bytes'])}",
         "texts": "by the tokenizer in the shards" if result["tokenizer"] else "as token ids alone",

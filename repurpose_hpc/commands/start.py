@@ -26,10 +26,12 @@ from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from repurpose_hpc.commands.table import COMMANDS, HELP, Command, Runs, find, overview
+from repurpose_hpc import __version__
+from repurpose_hpc.commands.table import COMMANDS, HELP, VERSION, Command, Runs, find, overview
 from repurpose_hpc.errors import Note, UsageError, UserError
 from repurpose_hpc.fields import declarations, flag
-from repurpose_hpc.io.speech import Speech, choose
+from repurpose_hpc.io.invocation import note
+from repurpose_hpc.io.speech import Speech, choose, end_line
 from repurpose_hpc.mpi.agreement import aborting, alone, collectively, difference_from_root
 from repurpose_hpc.mpi.launch import check_launch, check_launcher, launched, start_mpi, too_many
 from repurpose_hpc.mpi.limits import check_limits
@@ -78,15 +80,19 @@ def start(name: str, words: Sequence[str]) -> None:
     the others, which may have been given another command, waiting for them.
 
     Args:
-        name: a key of ``COMMANDS``, or one of ``HELP``.
+        name: a key of ``COMMANDS``, one of ``HELP``, or ``VERSION``, which needs neither MPI nor NumPy.
         words: those after it.
 
     Raises:
         SystemExit: after one message: 2 for a wrong command line, 1 for other failures; 0 after the help.
     """
     be_patient()  # before anything opens files
+    if name == VERSION:
+        _print_version(speaks=launched(os.environ)[1] == 0)
+        return
     threads = one_thread_per_rank()  # before anything imports NumPy
     # Parsers know these words, which are nobody's values.
+    note(name, words)
     choose(Speech(**{name: flag(name) in words for name in declarations(Speech)}))
     _print_notes(speaks=launched(os.environ)[1] == 0)
     command = COMMANDS.get(name)
@@ -102,6 +108,13 @@ def start(name: str, words: Sequence[str]) -> None:
         _start_alone(name, words, threads)
 
 
+def _print_version(speaks: bool) -> None:
+    with alone():
+        if speaks:
+            print(f"repurpose-hpc {__version__}")
+        check_printed()
+
+
 def _print_notes(speaks: bool) -> None:
     """Have notes printed as one line each on stderr, by the rank that speaks."""
     warnings.simplefilter("default" if speaks else "ignore", Note)
@@ -111,6 +124,7 @@ def _print_notes(speaks: bool) -> None:
         if issubclass(category, Note):
             # Python forgets what it has shown where somebody catches warnings in between.
             if str(message) not in printed:
+                end_line()
                 print(f"note: {message}", file=sys.stderr, flush=True)
             printed.add(str(message))
         else:
@@ -126,6 +140,7 @@ def _start_alone(name: str, words: Sequence[str], threads: int) -> None:
         except SystemExit as end:  # argparse leaves so when it has printed the help
             if end.code:
                 raise
+        end_line()
         check_printed()
 
 
@@ -158,6 +173,7 @@ def _start_on_ranks(name: str, words: Sequence[str], threads: int) -> None:
                 raise too_many(comm.size)
         if module is not None:
             module.run(_parse_together(module, words, comm), context)
+        end_line()
         with collectively(comm):
             check_printed()
 

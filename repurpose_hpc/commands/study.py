@@ -18,6 +18,7 @@ from repurpose_hpc.fields import (
     Access,
     Declared,
     Kind,
+    count,
     integer,
     like,
     listed,
@@ -67,15 +68,15 @@ def run(args: Arguments, context: Context) -> None:
         for file in sorted(set(args.out.glob("study*.csv")) - {table.path}):
             table.take_over(AccuracyTable(file, study.origin()))
         finished = sum(table.find(options) is not None for options in points)
-        say(f"{len(points)} points, {finished} of them already in {table.path}")
+        say(f"{count(len(points), 'point')}, {finished} of them already in {table.path}")
         failed = compute(study, points, table, Team(threads=context.threads), say)
-        done = f"{len(points) - failed} points in {table.path}"
+        done = f"{count(len(points) - failed, 'point')} in {table.path}"
         tell({"study": study.origin(), "points": table.rows}, done)
         if args.part is None:
             _draw(table)
     if failed:
         raise UserError(
-            f"{failed} of {len(points)} points failed, see column error of {table.path}; "
+            f"{failed} of {count(len(points), 'point')} failed, see column error of {table.path}; "
             "mend what it says and run the same command again: it computes only those"
         )
 
@@ -184,7 +185,9 @@ class Arguments(Declared):
                 seed=self.seed,
             )
         except UserError as error:
-            raise UsageError(f"{workers} workers, method {method}, budget {budget}: {typed(error)}") from None
+            raise UsageError(
+                f"{count(workers, 'worker')}, method {method}, budget {budget}: {typed(error)}"
+            ) from None
 
 
 make_parser = parser_maker("study", Arguments, titled={SPIKING: SpikingOptions})

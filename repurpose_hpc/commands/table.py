@@ -163,6 +163,8 @@ COMMANDS = {row.name: row for row in _ROWS}
 FORMER = {"calibrate": "probe"}
 HELP = ("--help", "-h")
 """First words that ask for the list of all commands."""
+VERSION = "--version"
+"""First word that asks for the version."""
 
 
 def find(name: str) -> Command:
@@ -206,5 +208,6 @@ def overview() -> str:
             *lines,
             "",
             "repurpose-hpc COMMAND --help says more; python -m repurpose_hpc COMMAND is the same.",
+            f"repurpose-hpc {VERSION} prints the version.",
         ]
     )

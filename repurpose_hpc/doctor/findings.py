@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from repurpose_hpc.doctor.facts import Facts
+from repurpose_hpc.fields import count
 from repurpose_hpc.mpi.launch import too_many_wheels
 from repurpose_hpc.mpi.limits import LARGER, mib, most_ranks
 
@@ -38,7 +39,8 @@ def errors(facts: Sequence[Facts], workers: int | None) -> list[str]:
     messages = []
     if workers is not None and len(facts) > workers:
         messages.append(
-            f"{len(facts)} ranks, but the shards are of {workers} workers: start at most {workers} ranks, or "
+            f"{len(facts)} ranks, but the shards are of {count(workers, 'worker')}: start at most "
+            f"{count(workers, 'rank')}, or "
             f"restructure for {len(facts)}"
         )
     for rank, own_facts in enumerate(facts):
@@ -56,8 +58,9 @@ def errors(facts: Sequence[Facts], workers: int | None) -> list[str]:
         need, memory = 2 * sum(own_facts.shard_bytes for _, own_facts in ranks), ranks[0][1].memory
         if memory is not None and need > memory:
             messages.append(
-                f"{host}: loading the shards of {len(ranks)} ranks takes up to {mib(need)}, of which "
-                f"{mib(memory)} are left: use more nodes with fewer ranks each, or ask for more memory"
+                f"{host}: loading the shards of {count(len(ranks), 'rank')} takes up to {mib(need)}, "
+                f"of which {mib(memory)} are left: use more nodes with fewer ranks each, or ask for more "
+                "memory"
             )
     return messages
 
@@ -94,14 +97,15 @@ def _of_host(host: str, ranks: Sequence[tuple[int, Facts]]) -> list[str]:
     if starved:
         rank, own_facts = starved[0]
         messages.append(
-            f"{host}: rank {rank} may use {len(own_facts.cpus)} cores, but the job asks for "
+            f"{host}: rank {rank} may use {count(len(own_facts.cpus), 'core')}, but the job asks for "
             f"{own_facts.slurm_cpus} for each task: srun does not always take that over, give it "
             "--cpus-per-task as well"
         )
     messages += _of_shared_memory(host, facts[0])
     if total_threads > len(cpus):
         messages.append(
-            f"{host}: {len(ranks)} ranks with {total_threads} threads in all on {len(cpus)} cores: they wait "
+            f"{host}: {count(len(ranks), 'rank')} with {count(total_threads, 'thread')} in all on "
+            f"{count(len(cpus), 'core')}: they wait "
             "for each other, and times mean nothing; start fewer ranks, or lower OMP_NUM_THREADS"
         )
     elif crowded:
@@ -125,8 +129,8 @@ def _of_shared_memory(host: str, facts: Facts) -> list[str]:
     if most >= facts.host_cpus:
         return []
     return [
-        f"{host}: /dev/shm has {mib(facts.shared_memory)}, enough for {most} ranks of MPICH on the "
-        f"{facts.host_cpus} cores: {LARGER}"
+        f"{host}: /dev/shm has {mib(facts.shared_memory)}, enough for {count(most, 'rank')} of MPICH on the "
+        f"{count(facts.host_cpus, 'core')}: {LARGER}"
     ]
 
 
@@ -142,9 +146,9 @@ def _of_waiting(facts: Sequence[Facts], environment: Mapping[str, str]) -> list[
     if crowded and HEAVY_YIELD not in environment:
         host, ranks_here, cpus = crowded[0]
         return [
-            f"{host}: {ranks_here} ranks on {cpus} cores, and ranks of MPICH that wait keep their cores "
-            f"busy: where other programs want these cores too, {HEAVY_YIELD}=1 lets them sleep, which is "
-            "several times as fast; alone it may be several times as slow, and 0 says that this is known"
+            f"{host}: {ranks_here} ranks on {count(cpus, 'core')}, and ranks of MPICH that wait keep their "
+            f"cores busy: where other programs want these cores too, {HEAVY_YIELD}=1 lets them sleep, which "
+            "is several times as fast; alone it may be several times as slow, and 0 says that this is known"
         ]
     value = environment.get(HEAVY_YIELD, "")
     if not crowded and len(facts) > 1 and value.lower() in ("1", "yes", "true", "on"):

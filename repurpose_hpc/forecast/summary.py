@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.forecast.timeline import Times
 
 FORMS = ("restructured", "dense")
@@ -74,6 +75,7 @@ def _forms(points: list[dict]) -> list[str]:
 def render(result: dict) -> str:
     """The report for people, several lines."""
     forms, comm_dtype = _forms(result["points"]), result["comm_dtype"]
+    ranks = [point["ranks"] for point in result["points"]]
     ghosts = f", ghosts in {comm_dtype}" if comm_dtype else ""
     lines = [
         f"{result['machine']}: {result['machine_source']}",
@@ -82,13 +84,12 @@ def render(result: dict) -> str:
         "",
         *_table(result["points"], forms),
         "",
-        *(_conclusion(form, result[form], result["batch_size"]) for form in forms),
+        *(_conclusion(form, result[form], result["batch_size"], ranks) for form in forms),
         *_in_stages(result),
     ]
     if result["most_ranks"]:
-        lines.append(
-            f"no more than {result['most_ranks']} ranks: the machine file has no link that joins more"
-        )
+        most = count(result["most_ranks"], "rank")
+        lines.append(f"no more than {most}: the machine file has no link that joins more")
     return "\n".join(lines)
 
 
@@ -108,15 +109,15 @@ def _sample(result: dict) -> str:
     if "tokens" not in result:
         return f"input {result['input_placement']}, batches of {result['batch_size']}"
     tokens, sequences = result["tokens"], result["batch_size"]
-    of_one = f"{tokens:,} token{'s' * (tokens > 1)} behind {result['context']:,}"
-    return f"{of_one} of {sequences} sequence{'s' * (sequences > 1)} at a time"
+    of_one = f"{count(tokens, 'token')} behind {result['context']:,}"
+    return f"{of_one} of {count(sequences, 'sequence')} at a time"
 
 
 def _basis(result: dict) -> str:
     if "tokens" in result:
-        return f"{result['workers']} ranks as in the plan" if result["workers"] else "split as it is"
+        return f"{count(result['workers'], 'rank')} as in the plan" if result["workers"] else "split as it is"
     if result["workers"]:
-        return f"{result['workers']} ranks as in the plan, others as sparse as it"
+        return f"{count(result['workers'], 'rank')} as in the plan, others as sparse as it"
     return f"assumed: {result['comm_budget']:g} of the dense communication in every mixing"
 
 
@@ -155,12 +156,32 @@ def _us(us: float) -> str:
     return f"{us:,.0f}" if us >= 100 or us == 0 else f"{us:.3g}"
 
 
-def _conclusion(form: str, conclusion: dict, batch: int) -> str:
+def _conclusion(form: str, conclusion: dict, batch: int, forecast: Sequence[int]) -> str:
+    """One line; ``forecast``: the numbers of ranks that there are forecasts for."""
     speedup = f", {conclusion['speedup']:.2f} times faster than one" if conclusion["speedup"] else ""
     samples = "" if batch == 1 else f" ({_us(conclusion['best_us'] / batch)} µs per sample)"
-    slower = ", ".join(f"{ranks:,}" for ranks in conclusion["slower_ranks"] or ())
+    slower = spans(conclusion["slower_ranks"] or (), forecast)
+    best = count(conclusion["best_ranks"], "rank")
     return (
-        f"{form}: best with {conclusion['best_ranks']:,} ranks, {_us(conclusion['best_us'])} µs{samples}"
-        f"{speedup}; adding ranks stops paying at {conclusion['paying_ranks']:,}"
+        f"{form}: best with {best}, {_us(conclusion['best_us'])} µs{samples}{speedup}; adding ranks stops "
+        f"paying at {conclusion['paying_ranks']:,}"
         f"{f'; one process is faster than {slower} ranks' if slower else ''}"
     )
+
+
+def spans(chosen: Sequence[int], of: Sequence[int]) -> str:
+    """Numbers of ranks in words, those that follow each other as ``2 to 10,000``.
+
+    Args:
+        chosen: some of ``of``, ascending.
+        of: all that were forecast, ascending.
+    """
+    runs: list[list[int]] = []
+    for number in chosen:
+        if runs and of.index(number) == of.index(runs[-1][-1]) + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    # Two that follow each other are as short by themselves.
+    ends = ([f"{run[0]:,} to {run[-1]:,}"] if len(run) > 2 else [f"{r:,}" for r in run] for run in runs)
+    return ", ".join(text for texts in ends for text in texts)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import errno
 import io
 import os
 import re
@@ -29,6 +30,7 @@ from repurpose_hpc.errors import UserError
 _registered: set[Path] = set()
 # Of a file and of a machine, in temporary names, which file systems limit.
 _LONGEST_NAME, _LONGEST_HOST = 150, 40
+_NOT_FOR_WANT_OF_SPACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOENT)
 # Of Linux' renameat2: names as they are, and the flag that exchanges them.
 _HERE, _EXCHANGE = -100, 2
 
@@ -187,9 +189,17 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: expected to be able to write there: {error}; choose another place or free some space"
-        ) from None
+        raise UserError(f"{path}: {refusal(error, path.parent)}") from None
+
+
+def refusal(error: OSError | RuntimeError, directory: Path) -> str:
+    """Why nothing can be written to ``directory``, and what to do: without the names of temporary files."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT and not directory.exists():
+        return f"expected a directory that exists, found none: {directory}; make it, or choose another place"
+    reason = os.strerror(number) if number else str(error)
+    remedy = "" if number in _NOT_FOR_WANT_OF_SPACE else " or free some space"
+    return f"expected to be able to write there: {reason}; choose another place{remedy}"
 
 
 def check_those_given(*paths: Path | None) -> None:

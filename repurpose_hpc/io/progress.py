@@ -10,7 +10,7 @@ import sys
 from time import perf_counter
 from typing import TextIO
 
-from repurpose_hpc.io.speech import says_progress
+from repurpose_hpc.io.speech import end_line, is_unended, leave_unended, says_progress
 
 PENDING = " ..."
 # Seconds before the first line on how far work is, and from one to the next on a terminal and in a log file.
@@ -35,11 +35,12 @@ class Progress:
         """Print ``line``."""
         if not self.speaks:
             return
-        terminal = self.stream.isatty()
-        start = "\r\x1b[K" if terminal and self.pending else ""
+        start = "\r\x1b[K" if is_unended(self.stream) else ""
         self.pending = line.endswith(PENDING)
-        end = "" if terminal and self.pending else "\n"
-        self.stream.write(f"{start}{perf_counter() - self.began:7.1f} s  {line}{end}")
+        self.stream.write(f"{start}{perf_counter() - self.began:7.1f} s  {line}")
+        leave_unended(self.stream)
+        if not (self.pending and self.stream.isatty()):
+            end_line()
         self.stream.flush()
 
 
@@ -105,4 +106,5 @@ def _duration(seconds: float) -> str:
 def say(line: str) -> None:
     """Print a line of progress on stderr."""
     if says_progress():
+        end_line()
         print(line, file=sys.stderr, flush=True)

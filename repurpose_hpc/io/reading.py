@@ -68,7 +68,12 @@ def read_object(path: Path) -> dict[str, Any]:
         OSError, ValueError, RecursionError: there is none.
     """
     check_finite_length(path)
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("it is no text, so no JSON") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"it holds no object with keys but {type(content).__name__}")
     return content

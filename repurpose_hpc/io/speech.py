@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TextIO
 
 from repurpose_hpc.fields import Declared, option, yes
 from repurpose_hpc.io.colour import coloured
@@ -24,6 +25,8 @@ class Speech(Declared):
 
 
 _chosen = Speech()
+_unended: list[TextIO] = []
+"""The stream of the last line of progress, while that waits on a terminal for what takes its place."""
 
 
 def choose(speech: Speech) -> None:
@@ -49,7 +52,26 @@ def says_json() -> bool:
 
 def tell(result: Mapping[str, object], text: str = "") -> None:
     """Print a result, as text for people, unless that is "", or as JSON for scripts, or not at all."""
+    end_line()
     if _chosen.json:
         print(json.dumps(result), flush=True)
     elif says_text() and text:
         print(coloured(text, sys.stdout), flush=True)
+
+
+def leave_unended(stream: TextIO) -> None:
+    """Note that the last line on ``stream``, a terminal, has no end yet: the next one may take its place."""
+    _unended[:] = [stream]
+
+
+def is_unended(stream: TextIO) -> bool:
+    """Whether the last line on ``stream`` is one that may be overwritten."""
+    return stream in _unended
+
+
+def end_line() -> None:
+    """End such a line, before anything else is printed."""
+    while _unended:
+        stream = _unended.pop()
+        stream.write("\n")
+        stream.flush()

@@ -28,6 +28,7 @@ from repurpose_hpc.errors import PREFIX, UserError
 from repurpose_hpc.fields import typed
 from repurpose_hpc.io.atomic import remove_registered
 from repurpose_hpc.io.colour import coloured
+from repurpose_hpc.io.speech import end_line
 from repurpose_hpc.process.termination import TERMINATED, Terminated, raising_at_sigterm
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def report_failure(error: BaseException, rank: int) -> None:
         details = "".join(traceback.format_exception(error))
         message = f"rank {rank} failed with {type(error).__name__}: {error}; the traceback is above"
     sys.stdout.flush()
+    end_line()
     # One write: lines of several ranks must not mix.
     sys.stderr.write(coloured(f"{details}{PREFIX}{message}\n", sys.stderr))
     sys.stderr.flush()

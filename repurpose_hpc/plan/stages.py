@@ -6,13 +6,14 @@ send them something.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.plan.masks import EVERYBODY
 from repurpose_hpc.plan.plan import Plan
+from repurpose_hpc.plan.relays import mixings_of_original
 
 
 class Stage(NamedTuple):
@@ -50,3 +51,17 @@ def stages_of(network: Network, plan: Plan) -> list[Stage]:
         names = tuple(name for stage in joined for name in stage.mixings)
         stages[first:] = [Stage(names, tuple(sorted({q for stage in joined for q in stage.workers})))]
     return stages
+
+
+def named_stages(network: Network, plan: Plan) -> dict[str, Any]:
+    """The stages as reports have them, by layers of the original; empty of one."""
+    stages = stages_of(network, plan)
+    if len(stages) == 1:
+        return {}
+    layers = {mixing.name for mixing in mixings_of_original(network, plan)}
+    return {
+        "stages": [
+            {"layers": [name for name in mixings if name in layers], "workers": list(workers)}
+            for mixings, workers in stages
+        ]
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repurpose_hpc.fields import shown
+from repurpose_hpc.fields import count, shown
 from repurpose_hpc.report.schema import Choice, ChoicePoint, RestructureReport
 
 Lines = list[tuple[str, str]]
@@ -18,7 +18,7 @@ def choice_lines(r: RestructureReport) -> Lines:
     time = f"{choice['forecast_us']:,.0f} µs for a batch of {choice['batch_size']:,} on {choice['machine']}"
     beside = f", one process {choice['single_process_us']:,.0f} µs" if workers > 1 else ""
     return [
-        ("chosen", f"{workers} worker{'s' * (workers > 1)} of at most {most}; forecast {time}{beside}"),
+        ("chosen", f"{count(workers, 'worker')} of at most {most}; forecast {time}{beside}"),
         ("  because", _reason(choice)),
         ("  run", _how_to_run(choice, r["part_weights"], r["shards"])),
     ]

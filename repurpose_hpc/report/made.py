@@ -6,11 +6,11 @@ command line has words in their place, and fingerprints beside it.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from repurpose_hpc.fields import defaults, flag
+from repurpose_hpc.fields import count, defaults, flag
+from repurpose_hpc.io.invocation import command_line
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.tokens.options import TokenOptions
 
@@ -48,11 +48,6 @@ def command(provenance: Mapping[str, Any], *more: str) -> str:
     return command_line(*words, *more)
 
 
-def command_line(*words: str) -> str:
-    """A command line of this package, quoted as shells want it."""
-    return shlex.join(("repurpose-hpc", *words))
-
-
 def option_words(options: Mapping[str, Any]) -> list[str]:
     """Options of restructuring that are not as they are by default, as they are typed."""
     usual = {**defaults(TokenOptions), **defaults(Options), "dtype": "float32"}
@@ -78,11 +73,12 @@ def summary(found: Mapping[str, Any]) -> str:
     """The same for people, two lines."""
     of = [f"model {found['model_fingerprint'][:_DIGITS]}"]
     if "calibration_sha256" in found:
-        count = f"{found['calibration_samples']:,} samples " if "calibration_samples" in found else ""
-        of.append(f"{count}{found['calibration_sha256'][:_DIGITS]}")
+        known = "calibration_samples" in found
+        samples = f"{count(found['calibration_samples'], 'sample')} " if known else ""
+        of.append(f"{samples}{found['calibration_sha256'][:_DIGITS]}")
     if "texts" in found:
-        of.append(f"{found['texts']:,} texts")
+        of.append(f"{count(found['texts'], 'text')}")
     by = ", ".join(f"{name} {version}" for name, version in sorted(found["versions"].items()))
     tuned = found["tuned"]
-    then = f", then tuned {tuned} time{'s' * (tuned > 1)} by finetune" if tuned else ""
+    then = f", then tuned {count(tuned, 'time')} by finetune" if tuned else ""
     return f"made by  {found['command']}{then}\n     of  {', '.join(of)}; {by}"

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import count
 from repurpose_hpc.report.pictures import KINDS, Chapter, Picture
 from repurpose_hpc.report.pictures.picture import Numbers
 from repurpose_hpc.report.pictures.render import inline_svg
 from repurpose_hpc.report.provenance import Origin, origin_of
+from repurpose_hpc.report.schema import REPORTS
 from repurpose_hpc.report.sources import Source
-from repurpose_hpc.report.words import cell, count
+from repurpose_hpc.report.words import cell
 
 MOST_BYTES = 5_000_000
 # Rows of a table that is open from the beginning.
@@ -55,6 +57,24 @@ def pictures_of_sources(sources: Sequence[Source]) -> list[Shown]:
                     taken.add(anchor)
                     found.append(Shown(anchor, chapter, picture, source.name))
     return found
+
+
+def notes_on_none(shown: Sequence[Shown], sources: Sequence[Source]) -> Iterator[str]:
+    """What there is to say of each source that has no picture."""
+    with_pictures = {kind for each in KINDS for kind in each.sources}
+    drawn = {each.source for each in shown}
+    for source in sources:
+        if source.name in drawn:
+            continue
+        origin = origin_of(source)
+        if source.kind in with_pictures:
+            yield f"{source.name}: nothing to draw in this {origin.kind}; its numbers are on the page"
+        else:
+            others = ", ".join(sorted(with_pictures & REPORTS.keys()))
+            yield (
+                f"{source.name}: a {origin.kind} has no pictures, its numbers are on the page; reports of "
+                f"{others} have pictures"
+            )
 
 
 def _free_name(name: str, taken: set[str]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from repurpose_hpc.fields import flag, shown
-from repurpose_hpc.report.made import command, command_line, option_words
+from repurpose_hpc.io.invocation import KEY, command_line
+from repurpose_hpc.report.made import command, option_words
 from repurpose_hpc.report.schema import REPORTS, Key, keys
 from repurpose_hpc.report.sources import SCALING, SHARDS, STUDY, TRACE, Source
 from repurpose_hpc.report.words import cell, clean
@@ -43,10 +44,12 @@ class Origin:
 
 def origin_of(source: Source) -> Origin:
     """The origin of a source."""
+    typed = source.origin.get(KEY, "")
     if source.kind in REPORTS:
-        return Origin(source.name, f"report of {source.kind}", facts=list(_facts(source)))
+        return Origin(source.name, f"report of {source.kind}", typed, list(_facts(source)))
     if source.kind == TRACE:
-        return Origin(source.name, "trace of infer")
+        # Behind the name of the program; those of earlier versions do not say which command it was.
+        return Origin(source.name, " of ".join(["trace", *typed.split()[1:2]]), typed)
     if source.kind == SHARDS:
         provenance = clean(source.content.stored.provenance)
         return Origin(source.name, "shards", _restructure(provenance, source.name), _flat(provenance))
@@ -111,7 +114,7 @@ def _path(origin: Mapping[str, Any], name: str) -> str:
 def _facts(source: Source) -> Iterator[Fact]:
     """All keys of a report that have a plain value."""
     meanings: dict[str, Key] = {name: key for name, _, key in keys(REPORTS[source.kind])}
-    for name, value in _flat(source.content):
+    for name, value in _flat({name: value for name, value in source.content.items() if name != KEY}):
         key = meanings.get(name)
         yield name, value, f"{key.text}{f', {key.unit}' if key.unit else ''}" if key else ""
 

@@ -28,6 +28,16 @@ class Key:
     when: str = ""
 
 
+class _Delivered(TypedDict, total=False):
+    command: Annotated[
+        str,
+        Key(
+            "the command line, as it was typed, without a launcher",
+            when="in files and on standard output; not where the library returns a report",
+        ),
+    ]
+
+
 class Percentiles(TypedDict):
     """Percentiles of a time."""
 
@@ -253,7 +263,7 @@ class _Imported(TypedDict, total=False):
     ]
 
 
-class InferReport(_Run, _Traffic, _RunWeights, _RunTimes, _RunBalance, _RunOptional, _Imported):
+class InferReport(_Delivered, _Run, _Traffic, _RunWeights, _RunTimes, _RunBalance, _RunOptional, _Imported):
     """Report of ``infer``: one run of a restructured network; qualities are those on the input.
 
     The root needs memory for the whole network, unless ``--repeat 0`` and neither ``--verify`` nor
@@ -508,11 +518,11 @@ class _RestructuredOptional(_Quality, _HeldOut, total=False):
     ]
 
 
-class RestructureReport(_Restructured, _RestructuredOptional, _Imported):
+class RestructureReport(_Delivered, _Restructured, _RestructuredOptional, _Imported):
     """Report of ``restructure``; qualities without ``_held_out`` are those on the calibration data."""
 
 
-class SplitReport(TypedDict):
+class SplitReport(_Delivered):
     """Report of ``restructure`` with a transformer that is split as it is."""
 
     workers: Annotated[int, Key("parts of the network")]
@@ -597,7 +607,7 @@ class RestructuredTextsReport(SplitReport, _Predictions, _Modelled):
     ]
 
 
-class GenerateReport(TypedDict):
+class GenerateReport(_Delivered):
     """Report of ``generate``."""
 
     ranks: Annotated[int, Key("MPI processes")]
@@ -642,7 +652,7 @@ class _Texts(TypedDict):
     rounds: Annotated[int, Key("rounds of exchanges of a batch, one after the other")]
 
 
-class TextsReport(_Texts, _Verified, total=False):
+class TextsReport(_Delivered, _Texts, _Verified, total=False):
     """Report of ``infer`` with the directory of a transformer."""
 
 
@@ -678,7 +688,7 @@ class _DoctorOptional(TypedDict, total=False):
     workers: Annotated[int, Key("workers of the shards", when="with `--shards`")]
 
 
-class DoctorReport(_Doctor, _DoctorOptional):
+class DoctorReport(_Delivered, _Doctor, _DoctorOptional):
     """Report of ``doctor``."""
 
 
@@ -728,22 +738,25 @@ class _Inspected(TypedDict):
     unsupported: Annotated[list[str], Key("a text for each node that is not")]
 
 
+# Of keys that tell of the network in a model or in shards.
+_KNOWN = "if supported, and no shard is missing"
+
+
 class _InspectedModel(TypedDict, total=False):
-    inputs: Annotated[int, Key("values per sample of the input", when="if supported")]
-    outputs: Annotated[int, Key("values per sample of the output", when="if supported")]
-    front: Annotated[
-        InspectedEnd | None, Key("before the network; null: nothing is computed", when="if supported")
-    ]
-    back: Annotated[
-        InspectedEnd | None, Key("behind the network; null: nothing is computed", when="if supported")
-    ]
-    spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when="if supported")]
-    mixings: Annotated[list[InspectedMixing], Key("mixings", when="if supported")]
+    inputs: Annotated[int, Key("values per sample of the input", when=_KNOWN)]
+    outputs: Annotated[int, Key("values per sample of the output", when=_KNOWN)]
+    front: Annotated[InspectedEnd | None, Key("before the network; null: nothing is computed", when=_KNOWN)]
+    back: Annotated[InspectedEnd | None, Key("behind the network; null: nothing is computed", when=_KNOWN)]
+    spaces: Annotated[list[InspectedSpace], Key("neuron spaces", when=_KNOWN)]
+    mixings: Annotated[list[InspectedMixing], Key("mixings", when=_KNOWN)]
     workers: Annotated[int, Key("workers that traffic is counted for", when="if supported")]
     input_placement: Annotated[str, Key("who can read the input, of a model every rank", when="if supported")]
-    weights: Annotated[int, Key("sum over the mixings", when="if supported")]
-    multiply_adds: Annotated[int, Key("sum over the mixings", when="if supported")]
-    dense_values: Annotated[int, Key("sum over the mixings", "values per sample", when="if supported")]
+    weights: Annotated[int, Key("sum over the mixings", when=_KNOWN)]
+    multiply_adds: Annotated[int, Key("sum over the mixings", when=_KNOWN)]
+    dense_values: Annotated[int, Key("sum over the mixings", "values per sample", when=_KNOWN)]
+    longest: Annotated[
+        int, Key("tokens that a text may have; numbers per sample are per token", when="of networks of texts")
+    ]
 
 
 class _InspectedImport(TypedDict, total=False):
@@ -789,6 +802,9 @@ class Made(_MadeOf):
 
 
 class _InspectedShards(TypedDict, total=False):
+    stages: Annotated[
+        list[StageLayers], Key("stages, with what they compute, in order", when="of shards with several")
+    ]
     made: Annotated[Made, Key("how they were made", when="of shards made by a command")]
     values_sent: Annotated[
         int, Key("values that cross between workers", "values per sample", when="of shards")
@@ -797,11 +813,15 @@ class _InspectedShards(TypedDict, total=False):
         int, Key("sweeps with late exchanges in which they run", when="of shards made with `--late`")
     ]
     relays: Annotated[
-        list[InspectedRelays], Key("relays, by mixing and pair of workers; empty: none", when="of shards")
+        list[InspectedRelays],
+        Key("relays, by mixing and pair of workers; empty: none", when="of shards of which none is missing"),
     ]
+    missing: Annotated[list[str], Key("files of workers that are not there", when="if there are any")]
 
 
-class InspectReport(_Inspected, _InspectedModel, _InspectedShards, _InspectedImport, _InspectedReading):
+class InspectReport(
+    _Delivered, _Inspected, _InspectedModel, _InspectedShards, _InspectedImport, _InspectedReading
+):
     """Report of ``inspect``."""
 
 
@@ -870,7 +890,7 @@ class _ForecastOptional(TypedDict, total=False):
     ]
 
 
-class ForecastReport(_ForecastOptional):
+class ForecastReport(_Delivered, _ForecastOptional):
     """Report of ``forecast``."""
 
     machine: Annotated[str, Key("name of the machine")]
@@ -921,7 +941,7 @@ class PointRow(TypedDict):
     ]
 
 
-class PointReport(TypedDict):
+class PointReport(_Delivered):
     """Report of ``point``, a launch of ``scaling``."""
 
     batches: Annotated[list[PointRow], Key("a row for each batch size")]
@@ -1004,7 +1024,7 @@ class StreamRow(_Row):
     batch: Annotated[int, Key("samples per batch")]
 
 
-class _Bench(TypedDict):
+class _Bench(_Delivered):
     subject: Annotated[str, Key("kernels, exchange, inference or stream")]
     options: Annotated[dict[str, Any], Key("options of the command, by field")]
     ranks: Annotated[int, Key("MPI processes")]
@@ -1057,7 +1077,7 @@ class TunedEpoch(TypedDict):
     seconds: Annotated[float, Key("duration", "s")]
 
 
-class FinetuneReport(TypedDict):
+class FinetuneReport(_Delivered):
     """Report of ``finetune``."""
 
     ranks: Annotated[int, Key("MPI processes")]

@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.invocation import KEY
 from repurpose_hpc.io.reading import check_finite_length, read_object, reading
-from repurpose_hpc.plan.files.store import PLAN_FILE
+from repurpose_hpc.plan.files.store import PLAN_FILE, refuse_file
 from repurpose_hpc.report.schema import REPORTS, problems
 from repurpose_hpc.report.shards import read_contents
 from repurpose_hpc.report.timeline import read_timeline
@@ -69,7 +70,8 @@ class Source:
         kind: ``SHARDS``, ``STUDY``, ``SCALING``, ``TRACE``, or a command of ``schema.REPORTS``.
         content: of shards their ``ShardContents``; of tables the rows; of a trace a ``Timeline``; the
             object of a report.
-        origin: of a table what it is of, as its command has written it down; empty: it does not say.
+        origin: of a table what it is of, as its command has written it down; of a report and of a trace its
+            command line, under ``command``; empty: it does not say.
     """
 
     name: str
@@ -89,6 +91,7 @@ def open_source(path: Path) -> Source:
         if (path / PLAN_FILE).exists():
             return Source(name, SHARDS, read_contents(path))
         path = _table_in(path)
+    refuse_file(path)
     with reading(path, "report", REMEDY):
         if path.suffix == ".csv":
             return Source(name, *_table(path))
@@ -136,11 +139,17 @@ def _value(word: str | None, kind: Callable[[str], Any]) -> Any:
 def _object(path: Path, content: dict[str, Any]) -> tuple[str, Any, Mapping[str, Any]]:
     """Kind, content and origin of a JSON file."""
     if "traceEvents" in content:
-        return TRACE, read_timeline(content["traceEvents"]), {}
+        return TRACE, read_timeline(content["traceEvents"]), _command(content.get("otherData"))
     if {"study", "points"} <= content.keys():
         rows = ({name: row.get(name) for name in _COLUMNS[SCALING]} for row in content["points"])
         return SCALING, _finished(SCALING, rows), dict(content["study"])
-    return *_report(path, content), {}
+    return *_report(path, content), _command(content)
+
+
+def _command(content: object) -> dict[str, str]:
+    """The command line in a report, or in what a trace says of itself; empty: there is none."""
+    line = content.get(KEY) if isinstance(content, dict) else None
+    return {KEY: line} if isinstance(line, str) else {}
 
 
 def _finished(kind: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -170,6 +179,8 @@ def _report(path: Path, content: dict[str, Any]) -> tuple[str, Any]:
     best = min(found, key=lambda command: len(found[command]))
     if not found[best]:
         return best, content
+    if not any(content.keys() & get_type_hints(declared).keys() for declared in REPORTS.values()):
+        raise UserError(f"{path}: expected a report of a command, found none of its keys; {REMEDY}")
     raise UserError(
         f"{path}: expected a report of this version's commands; the nearest is that of {best}, of which "
         f"{found[best][0]}; {REMEDY}"

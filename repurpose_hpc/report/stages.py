@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from repurpose_hpc.report.schema import RestructureReport, StageLayers, StagingPoint
 
 Lines = list[tuple[str, str]]
@@ -11,7 +13,7 @@ Lines = list[tuple[str, str]]
 def stage_lines(r: RestructureReport) -> Lines:
     """The lines; none of one stage that was asked for."""
     stages = r.get("stages", [])
-    lines = [("stages", "; ".join(map(_stage, stages)))] if stages else []
+    lines = [("stages", stages_in_words(stages))] if stages else []
     if "staging" not in r:
         return lines
     staging = r["staging"]
@@ -21,6 +23,11 @@ def stage_lines(r: RestructureReport) -> Lines:
         *(lines or [("stages", "1")]),
         ("  because", f"{most}; batches of {staging['batch_size']:,}: {points}"),
     ]
+
+
+def stages_in_words(stages: Sequence[StageLayers]) -> str:
+    """Which workers share which layers."""
+    return "; ".join(map(_stage, stages))
 
 
 def _stage(stage: StageLayers) -> str:

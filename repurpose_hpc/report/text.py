@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from repurpose_hpc.fields import flag, shown
+from repurpose_hpc.fields import count, flag, shown
 from repurpose_hpc.io.atomic import write_text
+from repurpose_hpc.io.invocation import signed
 from repurpose_hpc.io.speech import tell
 from repurpose_hpc.report.choice import Lines, choice_lines
 from repurpose_hpc.report.schema import InferReport, Percentiles, RestructureReport
@@ -19,12 +20,12 @@ NOTABLE_IMBALANCE, LEAST_COMPUTED = 1.15, 0.1
 
 
 def write(path: Path, result: Mapping[str, object]) -> None:
-    """Write ``result`` as JSON; ``path`` appears when it is complete.
+    """Write ``result`` as JSON, and the command line; ``path`` appears when it is complete.
 
     Raises:
         UserError: it cannot be written.
     """
-    write_text(path, json.dumps(result, indent=2) + "\n")
+    write_text(path, json.dumps(signed(result), indent=2) + "\n")
 
 
 def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
@@ -42,7 +43,7 @@ def deliver(result: Mapping[str, object], text: str, path: Path | None) -> None:
     """
     if path is not None:
         write(path, result)
-    tell(result, text)
+    tell(signed(result), text)
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -60,19 +61,19 @@ def aligned(lines: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 
 
-def size(count: float) -> str:
+def size(number: float) -> str:
     """Bytes as people read them, such as ``304 bytes`` and ``1.86 kB``."""
-    if count < 1000:
-        return f"{count:,.0f} bytes"
-    return f"{count / 1e3:,.3g} kB" if count < 1e6 else f"{count / 1e6:,.3g} MB"
+    if number < 1000:
+        return count(round(number), "byte")
+    return f"{number / 1e3:,.3g} kB" if number < 1e6 else f"{number / 1e6:,.3g} MB"
 
 
 def _job(r: InferReport) -> Lines:
     lines = [
-        ("ranks", f"{r['ranks']}{_groups(r)}{_threads(r)}, {r['workers']} workers"),
+        ("ranks", f"{r['ranks']}{_groups(r)}{_threads(r)}, {count(r['workers'], 'worker')}"),
         (
             "samples",
-            f"{r['samples']} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
+            f"{r['samples']:,} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
         ),
         ("input", r["input_placement"]),
         ("exchange", _exchange(r)),
@@ -106,7 +107,7 @@ def _threads(r: InferReport) -> str:
 
 def _batch(r: InferReport) -> str:
     parts = f" in {r['micro_batches']} parts" if r["micro_batches"] > 1 else ""
-    return f"{r['batch_size']}{parts}"
+    return f"{r['batch_size']:,}{parts}"
 
 
 def _formats(r: InferReport) -> str:
@@ -115,7 +116,7 @@ def _formats(r: InferReport) -> str:
 
 
 def _resumed(r: InferReport) -> str:
-    return f"; {r['resumed_samples']} of them from an earlier run" if r.get("resumed_samples") else ""
+    return f"; {r['resumed_samples']:,} of them from an earlier run" if r.get("resumed_samples") else ""
 
 
 def _quality(r: InferReport) -> Lines:
@@ -135,7 +136,7 @@ def _communication(r: InferReport) -> Lines:
     return [
         ("values sent", f"{values:,} per sample of {dense:,} dense ({r['comm_fraction']:.2%}), {_rounds(r)}"),
         *_sweeps(r),
-        ("messages", f"{r['messages']} per batch, {size(r['bytes_sent'])} per sample{_without_zeros(r)}"),
+        ("messages", f"{r['messages']:,} per batch, {size(r['bytes_sent'])} per sample{_without_zeros(r)}"),
     ]
 
 
@@ -157,7 +158,7 @@ def _late(r: InferReport | RestructureReport) -> Lines:
 
 
 def _rounds(r: InferReport | RestructureReport) -> str:
-    return f"in {r['rounds']} round{'' if r['rounds'] == 1 else 's'}"
+    return f"in {count(r['rounds'], 'round')}"
 
 
 def _without_zeros(r: InferReport) -> str:
@@ -170,7 +171,7 @@ def _weights(r: InferReport) -> Lines:
     share_kept = r["weights_kept"] / r["weights"]
     shares = " ".join(f"{share:.1%}" for share in r["load_share"])
     formats = "; ".join(
-        f"{layer}: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        f"{layer}: " + ", ".join(f"{blocks:,} {name}" for name, blocks in sorted(counts.items()))
         for layer, counts in r["formats"].items()
     )
     return [
@@ -200,7 +201,7 @@ def _latency(r: InferReport) -> Lines:
         return [throughput]
     phases = ", ".join(f"{phase} {us:,.0f}" for phase, us in r["phases_us"].items())
     return [
-        ("latency", f"{_spread(r['latency_us'])} per batch of {r['batch_size']}"),
+        ("latency", f"{_spread(r['latency_us'])} per batch of {r['batch_size']:,}"),
         ("  split", f"{phases} µs (medians on the slowest rank)"),
         ("single process", f"{_spread(r['single_process_latency_us'])}: {_verdict(r)}"),
         *_forecast(r),
@@ -294,7 +295,7 @@ def _sent(r: RestructureReport) -> Lines:
 
 
 def _kept(r: RestructureReport) -> Lines:
-    of_workers = " ".join(f"{count:,}" for count in r["weights_of_workers"])
+    of_workers = " ".join(f"{weights:,}" for weights in r["weights_of_workers"])
     share = r["weights_kept"] / r["weights"]
     return [
         ("workers", f"{r['workers']}, input {r['input_placement']}"),
@@ -367,8 +368,13 @@ def _against_labels(r: InferReport | RestructureReport) -> Lines:
         if key in r:
             found, original = r.get(key), r.get(f"reference_{key}")
             reference = f", original {_number(original)}" if f"reference_{key}" in r else ""
-            lines.append((name, f"restructured {_number(found)}{reference}"))
+            lines.append((name, f"restructured {_number(found)}{reference}{_points(key, found, original)}"))
     return lines
+
+
+def _points(key: str, found: Any, original: Any) -> str:
+    """`` (-0.13 points)`` of two accuracies; "": they are no shares, or one is not known."""
+    return "" if key != "accuracy" or original is None else f" ({100 * (found - original):+.2f} points)"
 
 
 def _number(value: Any) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import Note
 from repurpose_hpc.io.atomic import write_text
+from repurpose_hpc.io.invocation import signed
 from repurpose_hpc.mpi.clocks import Alignment
 from repurpose_hpc.runtime.calls import EXCHANGE, Label
 from repurpose_hpc.runtime.recorder import Forward, Record, Recorder, Trace
@@ -77,14 +78,16 @@ def document(trace: Trace) -> dict[str, Any]:
     return {
         "traceEvents": events + _arrows(ranks),
         "displayTimeUnit": "ns",
-        "otherData": {
-            "repurpose_hpc": __version__,
-            "ranks": len(ranks),
-            "batches": max(len(record.forwards) for record in trace.records),
-            "batches_left_out": max(record.left_out for record in trace.records),
-            "clock_error_us": 1e6 * max(alignment.bound for alignment in trace.alignments),
-            "clocks": [_clock(rank, alignment) for rank, alignment in enumerate(trace.alignments)],
-        },
+        "otherData": signed(
+            {
+                "repurpose_hpc": __version__,
+                "ranks": len(ranks),
+                "batches": max(len(record.forwards) for record in trace.records),
+                "batches_left_out": max(record.left_out for record in trace.records),
+                "clock_error_us": 1e6 * max(alignment.bound for alignment in trace.alignments),
+                "clocks": [_clock(rank, alignment) for rank, alignment in enumerate(trace.alignments)],
+            }
+        ),
     }
 
 

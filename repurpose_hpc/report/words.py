@@ -62,11 +62,6 @@ def microseconds(value: float) -> str:
     return f"{value:.3g} µs"
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things, in words: ``1 worker``, ``8 workers``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def cell(value: Any) -> str:
     """A value as a table has it; None: nothing."""
     if value is None:

@@ -229,7 +229,8 @@ def finish_mixing(
     relayed = 0 if relays is None else len(relays) * network.values(relays.shaped_as(mixing))
     context.log(
         f"{mixing.name}: {RELAY if relayed else plan.mixings[mixing.name].form} form, "
-        f"{plan.values_sent(network, mixing) + relayed} of {plan.dense_values(network, mixing)} values sent"
+        f"{plan.values_sent(network, mixing) + relayed:,} of {plan.dense_values(network, mixing):,} values "
+        "sent"
     )
     return decisions
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from repurpose_hpc import __version__
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import FieldError, declarations
+from repurpose_hpc.fields import FieldError, count, declarations
 from repurpose_hpc.io.progress import PENDING, expected
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
@@ -26,7 +26,7 @@ from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
 from repurpose_hpc.plan.masks import GHOST, POSITION, RELAY
 from repurpose_hpc.plan.rounds import rounds_of
-from repurpose_hpc.plan.stages import stages_of
+from repurpose_hpc.plan.stages import named_stages
 from repurpose_hpc.process.packages import installed
 from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
@@ -406,8 +406,8 @@ def _held_out(job: _RestructureJob, make: Restructure, seconds: float) -> Compar
         return None
     parts = split(job.samples, job.options.seed)
     job.log(
-        f"held out: again with {parts.rest.samples} samples, to measure on the other {parts.held_out.samples}"
-        f"{expected(seconds)}"
+        f"held out: again with {count(parts.rest.samples, 'sample')}, to measure on the other "
+        f"{parts.held_out.samples:,}{expected(seconds)}"
     )
     try:
         cut = make(parts.rest, job.options, lambda line: job.log(f"held out: {line}"))
@@ -492,26 +492,9 @@ def _report(
         **links,
         **({} if options.late is None else {"sweeps": options.late}),
         **({} if job.reduction is None else {"lossless": dict(job.reduction)}),
-        **_stages(network, cut),
+        **named_stages(cut.network, plan),
         "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
-    }
-
-
-def _stages(network: Network, cut: Cut) -> dict[str, Any]:
-    """The stages in the report; empty of one."""
-    original = {mixing.name for mixing in network.mixings}
-    stages = stages_of(cut.network, cut.plan)
-    if len(stages) == 1:
-        return {}
-    return {
-        "stages": [
-            {
-                "layers": [name for name in stage.mixings if name in original],
-                "workers": list(stage.workers),
-            }
-            for stage in stages
-        ]
     }
 
 

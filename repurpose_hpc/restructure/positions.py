@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from repurpose_hpc.errors import UserError
-from repurpose_hpc.fields import FieldError
+from repurpose_hpc.fields import FieldError, count
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.network import Network
@@ -55,8 +55,8 @@ def sharing_for(network: Network, samples: Samples, options: Options, trial: Tri
     if layers > most:
         raise FieldError(
             "by_position",
-            f"expected at most {most} layers, up to the last that makes maps, got {layers}; {most} are all, "
-            "0 none",
+            f"expected at most {count(most, 'layer')}, up to the last that makes maps, got {layers}; "
+            f"{most} are all, 0 none",
         )
     sharing = sharing_of(network, options, layers)
     check_room(sharing.of(network, options), options)
@@ -73,19 +73,19 @@ def _least_error(network: Network, samples: Samples, options: Options, trial: Tr
     parts, errors = split(samples, options.seed), {}
     for layers in candidates(network, options):
         sharing = sharing_of(network, options, layers)
-        log(f"by position, {layers} layers{PENDING}")
+        log(f"by position, {count(layers, 'layer')}{PENDING}")
         try:
             candidate = sharing.of(network, options)
             check_room(candidate, options)
             errors[sharing] = trial(candidate, parts.rest, parts.held_out, log)
         except (BudgetTooSmall, NoRoom) as problem:
-            log(f"by position, {layers} layers: {problem}")
+            log(f"by position, {count(layers, 'layer')}: {problem}")
             continue
-        log(f"by position, {layers} layers: output error {errors[sharing]:.4g} on held-out samples")
+        log(f"by position, {count(layers, 'layer')}: output error {errors[sharing]:.4g} on held-out samples")
     if not errors:
         return Sharing(0, None)
     best = min(errors, key=lambda sharing: errors[sharing])
-    log(f"by position: {best.layers} layers")
+    log(f"by position: {count(best.layers, 'layer')}")
     return best
 
 
@@ -113,9 +113,9 @@ def least_that_keeps(
     kept: dict[Sharing, Outcome] = {}
     broken: UserError | None = None
     for sharing in sorted(sharings, key=lambda sharing: sharings[sharing]):
-        name, halos = f"by position, {sharing.layers} layers", sharings[sharing]
+        name, halos = f"by position, {count(sharing.layers, 'layer')}", sharings[sharing]
         if options.minimise == VALUES and any(halos >= values_of(one) for one in kept.values()):
-            log(f"{name}: halos alone send {halos} values, another number keeps the promise with fewer")
+            log(f"{name}: halos alone send {halos:,} values, another number keeps the promise with fewer")
             continue
         log(f"{name}{PENDING}")
         try:
@@ -128,7 +128,7 @@ def least_that_keeps(
         assert broken is not None
         raise broken
     best = min(kept, key=lambda sharing: _price_of(kept[sharing], options))
-    log(f"by position: {best.layers} layers")
+    log(f"by position: {count(best.layers, 'layer')}")
     return best, kept[best]
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betaincinv
 
-from repurpose_hpc.fields import FieldError
+from repurpose_hpc.fields import FieldError, count
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.labels import is_classified, understood
@@ -30,7 +30,7 @@ from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.held_out import ONE_IN, held_out_findings, split, split_record
 from repurpose_hpc.restructure.options import TIME, VALUES, Options
-from repurpose_hpc.restructure.search import Tried, least_time, least_values
+from repurpose_hpc.restructure.search import Pace, Tried, least_time, least_values
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.team import ALONE, Team
 from repurpose_hpc.restructure.time_model import TimeModel
@@ -190,7 +190,7 @@ class _BudgetTrials:
         self.split = split(samples, options.seed)
         self.weights = value_weights(network, options.output_weights)
         self.dense = _dense_values(network, options)
-        self.count = 0
+        self.count, self.pace = 0, Pace(self.dense)
         self.warnings: list[str] = []
         self.best: _BudgetTrial | None = None
         self.beyond: _BudgetTrial | None = None
@@ -215,6 +215,7 @@ class _BudgetTrials:
             is_whole = values == self.dense and compute_budget == self.options.compute_budget
             if is_whole and self.best is None:
                 raise
+            self.pace.follow(values, False)
             self.log(f"not enough: {problem}")
             return Tried(False, 0.0, compute_budget, values)
         held_out, weights = self.split.held_out, self.weights
@@ -248,7 +249,7 @@ class _BudgetTrials:
         original = _Modelled(*(self._seconds(self.network, plan) for plan in (dense, single)))
         self.log(
             f"modelled time on {model.name}: {_us(original.single)} in one process, {_us(original.dense)} "
-            f"dense with {self.options.workers} workers"
+            f"dense with {count(self.options.workers, 'worker')}"
         )
         return original
 
@@ -264,12 +265,15 @@ class _BudgetTrials:
     def _log_trial(self, trial: _BudgetTrial, values: int, is_enough: bool) -> None:
         options, comparison = trial.options, trial.comparison
         # With prices, a budget is a fraction of the cost.
-        size = f" ({values} values per sample)" if options.link_costs is None else ""
-        compute = f"compute budget {options.compute_budget:.4g}, {_us(trial.seconds)}, "
+        size = f" ({values:,} values per sample)" if options.link_costs is None else ""
+        compute = f"compute budget {options.compute_budget:.4g}, {_us(trial.seconds)}, " if self.model else ""
+        following = self.pace.follow(values, is_enough)
+        # Where time is minimised, trials of computation follow, whose number nobody knows.
+        of_most = "" if self.model else f" of at most {self.count + following}"
         self.log(
-            f"trial {self.count}: budget {options.comm_budget:.4g}{size}, {compute if self.model else ''}"
-            f"{_finding(options, comparison)} on {comparison.samples} held-out samples: "
-            f"{'enough' if is_enough else 'not enough'}"
+            f"trial {self.count}{of_most}: budget {options.comm_budget:.4g}{size}, {compute}"
+            f"{_finding(options, comparison)} on {comparison.samples:,} held-out samples: "
+            f"{'enough' if is_enough else 'not enough'}{'' if self.model else self.pace.left(following)}"
         )
 
     def _warn(self, warnings: list[str]) -> None:

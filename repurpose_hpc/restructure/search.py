@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
+
+from repurpose_hpc.io.progress import TimeLeft
 
 # A search ends when the smallest budget that was enough is at most so many times one that was not.
 RESOLUTION = 1.1
@@ -53,13 +55,54 @@ def least_values(meets: Callable[[int], bool], dense: int) -> int | None:
     if not dense or not meets(dense):
         return None
     low, high = 0, dense
-    while high - low > 1 and high > RESOLUTION * low:
-        middle = min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high - 1)
+    while (middle := _middle(low, high)) is not None:
         if meets(middle):
             high = middle
         else:
             low = middle
     return high
+
+
+def _middle(low: int, high: int) -> int | None:
+    """What is tried next between a budget that is too small and one that is enough; None: nothing."""
+    if high - low <= 1 or high <= RESOLUTION * low:
+        return None
+    return min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high - 1)
+
+
+@cache
+def most_between(low: int, high: int) -> int:
+    """The most trials between a budget that is too small and one that is enough."""
+    middle = _middle(low, high)
+    return 0 if middle is None else 1 + max(most_between(low, middle), most_between(middle, high))
+
+
+class Pace:
+    """How far ``least_values`` is: the trials that may follow, and how long they may take.
+
+    Args:
+        dense: values per sample with nothing pruned.
+    """
+
+    def __init__(self, dense: int) -> None:
+        self._dense, self._low, self._high = dense, 0, None if dense else 0
+        self._done, self._left = 0, TimeLeft(0)
+
+    def follow(self, values: int, is_enough: bool) -> int:
+        """Trials that may follow one of so many values, at most."""
+        self._done += 1
+        if is_enough:
+            self._high = values
+        else:
+            self._low = values
+        if self._high is None:
+            return 1 + most_between(0, self._dense) if values < self._dense else 0
+        return most_between(self._low, self._high)
+
+    def left(self, following: int) -> str:
+        """``, about 40 s left`` if so many trials follow, each as long as those before; "": hardly any."""
+        self._left.total = self._done + following
+        return self._left(self._done)
 
 
 def least_time(

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import count
 from repurpose_hpc.kernels import INDEX_DTYPE
 from repurpose_hpc.model.network import Space
 from repurpose_hpc.model.operations import Rows
@@ -22,7 +23,7 @@ def hosted_workers(workers: int, ranks: int, rank: int) -> range:
     """
     if ranks > workers:
         raise UserError(
-            f"expected at most {workers} ranks, one for each worker of the shards, found {ranks}; "
+            f"expected at most {count(workers, 'rank')}, one for each worker of the shards, found {ranks}; "
             f"start mpirun -n {workers} (or fewer), or restructure for {ranks} workers (or more)"
         )
     return range(rank * workers // ranks, (rank + 1) * workers // ranks)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import count
 from repurpose_hpc.kernels import warm_up
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
@@ -58,8 +59,9 @@ def load_shards(directory: Path, dtype: np.dtype | None, comm: MPI.Comm, groups:
         size, workers = comm.size // groups, stored.plan.workers
         if size > workers and groups > 1:
             raise UserError(
-                f"expected at most {workers} ranks in each of {groups} groups, one for each worker of the "
-                f"shards, found {size}; take more groups, or start mpirun -n {workers * groups} (or fewer)"
+                f"expected at most {count(workers, 'rank')} in each of {groups} groups, one for each worker "
+                f"of the shards, found {size}; take more groups, or start mpirun -n {workers * groups} (or "
+                "fewer)"
             )
         hosted = hosted_workers(workers, size, comm.rank % size)
         for shard in (read_shard(stored, worker) for worker in hosted):

@@ -57,7 +57,7 @@ def test_nothing_is_wrong():
     ("facts", "expected"),
     [
         (ranks({"cpus": (0, 1)}, {"cpus": (0, 1)}), "bound to cores of its own: srun --cpu-bind"),
-        (ranks({"cpus": (0,)}, {"cpus": (0,)}), "2 ranks with 2 threads in all on 1 cores"),
+        (ranks({"cpus": (0,)}, {"cpus": (0,)}), "2 ranks with 2 threads in all on 1 core"),
         (ranks({"threads": 2}, {"cpus": (1, 2, 3)}), "rank 0 has more BLAS threads than cores: lower OMP"),
         (ranks({"slurm_cpus": 4}), "asks for 4 for each task: srun does not always"),
         (ranks({}, {"versions": "2"}), "different versions (a: 1; a: 2)"),

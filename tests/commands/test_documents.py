@@ -102,12 +102,42 @@ def test_the_tutorial(folder):
     environ = ["export B=repurpose_hpc/bundled"]
     assert environ[0] in TUTORIAL[1].lines
     for block in TUTORIAL:
-        if "python own.py" in block.lines and not has_torch():
+        if any("own" in line.split() for line in block.lines) and not has_torch():
             continue
         run(folder, [*environ, *what_runs(block)])
     for made in MADE:
         assert (folder / made).exists(), made
-    assert (folder / "own.h5").exists() == has_torch()
+    assert (folder / "own.h5").exists() == (folder / "own.html").exists() == has_torch()
+
+
+def test_the_python_of_the_readme(tmp_path):
+    """With a model and samples under the names that stand there, in one process."""
+    pytest.importorskip("onnx")
+    from helpers.onnx_models import node, save
+
+    rng = np.random.default_rng(0)
+    weights = {"W": rng.standard_normal((12, 16)), "V": rng.standard_normal((16, 10))}
+    nodes = [node("MatMul", "x W", "h"), node("Relu", "h", "r"), node("MatMul", "r V", "y")]
+    save(
+        tmp_path / "model.onnx",
+        nodes,
+        {name: each.astype(np.float32) for name, each in weights.items()},
+        ("N", 12),
+    )
+    x = rng.standard_normal((400, 12)).astype(np.float32)
+    expected = np.maximum(x @ weights["W"], 0) @ weights["V"]
+    np.savez(tmp_path / "data.npz", x=x, y=expected.argmax(axis=1))
+    (code,) = re.findall(r"```python\n(.*?)```", page("README.md"), re.S)
+    before = "import numpy as np\nx, y = np.load('data.npz').values()\n"
+    (tmp_path / "readme.py").write_text(f"{before}{code}np.save('y.npy', y)\nprint(sorted(cut.report))\n")
+    env = {**environment.mpi_environment(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "readme.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "y.npy")
+    assert found.shape == expected.shape and "'accuracy'" in done.stdout
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.5
+    assert (tmp_path / "shards" / "plan.h5").exists()
 
 
 def has_torch() -> bool:

@@ -101,7 +101,7 @@ def test_groups_that_do_not_divide_the_ranks(refused, folder):
 def test_groups_of_more_ranks_than_workers(refused, folder):
     small_plans.write_shards(folder / "one", 1)
     message = refused(*usual(folder, shards=folder / "one"), "--groups", 2, ranks=4)
-    assert "at most 1 ranks in each of 2 groups" in message and "mpirun -n 2" in message
+    assert "at most 1 rank in each of 2 groups" in message and "mpirun -n 2" in message
 
 
 def test_a_sample_of_another_group(refused, folder):

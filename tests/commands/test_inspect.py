@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,11 +13,16 @@ from helpers import ROOT, small_plans
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from helpers.model_directories import llama  # noqa: E402
 from helpers.onnx_models import node, save  # noqa: E402
 from repurpose_hpc.commands.inspect import inspect, inspect_shards, parse, render  # noqa: E402
 from repurpose_hpc.commands.parser import UsageError  # noqa: E402
+from repurpose_hpc.errors import UserError  # noqa: E402
 from repurpose_hpc.io.samples import Samples  # noqa: E402
-from repurpose_hpc.plan.files.store import open_plan  # noqa: E402
+from repurpose_hpc.model.importers.load import load_tokens  # noqa: E402
+from repurpose_hpc.plan.files.store import open_plan, write_plan  # noqa: E402
+from repurpose_hpc.report.schema import REPORTS, problems  # noqa: E402
+from repurpose_hpc.restructure.exact import split_network  # noqa: E402
 from repurpose_hpc.restructure.job import restructure_to  # noqa: E402
 from repurpose_hpc.restructure.options import Options  # noqa: E402
 
@@ -132,3 +138,54 @@ def test_shards_without_relays(tmp_path):
 def test_options_of_a_model_have_no_effect_on_shards(tmp_path, option):
     with pytest.raises(UsageError, match=f"{option.split('=')[0]} has no effect"):
         parse([str(tmp_path), option])
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "repurpose_hpc", *map(str, words)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_of_shards_that_are_not_complete_the_plan_is_shown(tmp_path):
+    small_plans.write_shards(tmp_path / "shards", 3, "partitioned")
+    sent = inspect_shards(tmp_path / "shards")["values_sent"]
+    for worker in (1, 2):
+        (tmp_path / "shards" / f"worker-000{worker}.h5").unlink()
+    done = command("inspect", tmp_path / "shards", "--report", tmp_path / "r.json")
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"plan for 3 workers, input partitioned; {sent:,} values sent per sample")
+    (message,) = done.stderr.splitlines()
+    assert "found no worker-0001.h5 and 1 other; copy all files" in message
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["missing"] == ["worker-0001.h5", "worker-0002.h5"]
+    assert problems(report, REPORTS["inspect"]) == []
+
+
+@pytest.mark.parametrize("name", ["plan.h5", "worker-0001.h5"])
+@pytest.mark.parametrize(
+    "words", ["inspect {}", "forecast {} --machine gigabit", "infer --shards {} --input x"]
+)
+def test_a_file_of_shards_is_answered_with_their_directory(tmp_path, name, words):
+    small_plans.write_shards(tmp_path / "shards", 2)
+    command_, *others = words.format(tmp_path / "shards" / name).split()
+    with pytest.raises(UserError, match=f"{name}: expected a directory of shards, .*name {tmp_path}/shards$"):
+        import_module(f"repurpose_hpc.commands.{command_}").parse(others)
+    with pytest.raises(UserError, match=f"expected a directory of shards, .*name {tmp_path}/shards$"):
+        open_plan(tmp_path / "shards" / name)
+
+
+def test_numbers_of_networks_of_texts_are_per_token(tmp_path):
+    """Without an input shape a transformer is shown as it is in shards."""
+    pytest.importorskip("safetensors")
+    model = llama(tmp_path / "model")
+    result = inspect(model, workers=2)
+    assert problems(result, REPORTS["inspect"]) == [] and result["longest"] > 1
+    text = render(result)
+    assert " multiply-adds per token; dense: " in text and " values sent per token between" in text
+    assert "of every token" in text and "sample" not in text
+    of_length = inspect(model, workers=2, shapes={"ids": (3,)})
+    assert "longest" not in of_length and "per sample" in render(of_length)
+    cut = split_network(load_tokens(model), 2)
+    write_plan(tmp_path / "shards", cut.network, cut.plan, {})
+    of_shards = inspect_shards(tmp_path / "shards")
+    assert of_shards["dense_values"] == result["dense_values"]
+    assert " values sent per token; dense: " in render(of_shards) and "sample" not in render(of_shards)

@@ -139,7 +139,7 @@ def test_what_was_checked_is_what_was_written(network, samples, tmp_path, tolera
     assert stored.provenance["options"]["comm_budget"] == report["comm_budget"]
     trials = [line for line in log if line.startswith("trial")]
     assert len(trials) == report["trials"] > 1
-    assert trials[-1].startswith(f"trial {report['trials']}: budget ")
+    assert trials[-1].startswith(f"trial {report['trials']} of at most {report['trials']}: budget ")
 
 
 def test_the_recorded_budget_makes_the_same_network(network, samples):

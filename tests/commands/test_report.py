@@ -3,18 +3,26 @@
 The tests in a browser need selenium and Debian's packages chromium and chromium-driver.
 """
 
+import html
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 
+from helpers import ROOT
 from helpers.reports import report_of
-from helpers.small_plans import write_shards
+from helpers.small_plans import write_samples, write_shards
 from repurpose_hpc.commands import report
 from repurpose_hpc.commands.start import Context
-from repurpose_hpc.errors import UsageError, UserError
+from repurpose_hpc.errors import Note, UsageError, UserError
+from repurpose_hpc.report.provenance import origin_of
+from repurpose_hpc.report.schema import REPORTS, problems
+from repurpose_hpc.report.sources import open_source
 
 CONTEXT = Context(1, 0.0, 0.0)
 SIZES = {"phone": (360, 740), "tablet": (820, 1180), "desktop": (1440, 900)}
@@ -75,6 +83,47 @@ def test_page_and_files(files, tmp_path, capsys):
     assert f"repurpose-hpc report {files / 'shards'} {files / 'trace.json'} --out {page}" in text
 
 
+def test_the_page_has_the_command_lines_of_reports_and_traces(tmp_path):
+    """As they were typed, quoted where a shell wants that."""
+    write_shards(tmp_path / "shards", 2)
+    write_samples(tmp_path / "my data.npz")
+    words = [
+        "infer",
+        "--shards",
+        "shards",
+        "--repeat",
+        "0",
+        "--report",
+        "r.json",
+        "--trace",
+        "t.json",
+        "--input",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "repurpose_hpc", *words, "my data.npz"]
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True, timeout=120)
+    line = f"repurpose-hpc {' '.join(words)} 'my data.npz'"
+    written, trace = (json.loads((tmp_path / name).read_text()) for name in ("r.json", "t.json"))
+    assert written["command"] == trace["otherData"]["command"] == line
+    assert problems(written, REPORTS["infer"]) == []
+    run(tmp_path / "r.json", tmp_path / "t.json", "--out", tmp_path / "page.html")
+    page = html.unescape((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.count(f"<code>{line}</code>") == 2 and "t.json: trace of infer<" in page
+
+
+@pytest.mark.parametrize(
+    ("typed", "kind"),
+    [
+        ({"command": "repurpose-hpc generate model --ids 1"}, "trace of generate"),
+        ({"command": 7}, "trace"),
+        ([], "trace"),
+    ],
+)
+def test_a_trace_says_whose_it_is(tmp_path, typed, kind):
+    (tmp_path / "t.json").write_text(json.dumps({"traceEvents": [EVENT], "otherData": typed}))
+    assert origin_of(open_source(tmp_path / "t.json")).kind == kind
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -92,6 +141,13 @@ def test_wrong_command_lines_are_refused(tmp_path, monkeypatch, words, said):
         (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match=said):
         report.parse(words)
+
+
+def test_a_report_without_pictures_makes_a_page_and_a_note(tmp_path):
+    (tmp_path / "seen.json").write_text(json.dumps(report_of("inspect")))
+    with pytest.warns(Note, match="seen.json: a report of inspect has no pictures"):
+        run(tmp_path / "seen.json", "--out", tmp_path / "page.html")
+    assert "report of inspect" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_nothing_is_written_where_something_is_wrong(files, tmp_path):

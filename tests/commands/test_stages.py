@@ -60,6 +60,7 @@ def test_stages_are_reported_and_run(mpirun, folder):
         assert json.loads((folder / "infer.json").read_text())["max_abs_difference"] < 1e-4
     done = mpirun(1, "-m", "repurpose_hpc", "inspect", folder / "out", timeout=170)
     assert "--stages 2" in done.stdout.replace("\n", " ")
+    assert "\nstages: layer0" in done.stdout and " on workers 2 to 3" in done.stdout
 
 
 def test_the_forecasts_of_the_plans_decide(mpirun, folder):

@@ -11,6 +11,7 @@ import environment
 import pytest
 
 from helpers import ROOT, small_plans
+from repurpose_hpc import __version__
 from repurpose_hpc.commands.table import COMMANDS, Runs, overview
 from repurpose_hpc.errors import PREFIX
 
@@ -39,6 +40,22 @@ def test_without_a_command_all_are_listed(words):
     for row in LISTED:
         assert f"  {row.name} " in done.stdout and row.help in done.stdout
     assert "point" not in done.stdout
+
+
+def test_the_version():
+    """Without what takes time to import."""
+    code = (
+        "import sys; sys.argv[1:] = ['--version']; import repurpose_hpc.__main__ as m; m.main(); "
+        "print({'numpy', 'numba', 'mpi4py'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"repurpose-hpc {__version__}\nset()\n" and done.returncode == 0, done.stderr
+    assert command("--version").stdout == f"repurpose-hpc {__version__}\n"
+
+
+def test_the_version_is_printed_once(mpirun):
+    done = mpirun(2, *PACKAGE, "--version")
+    assert done.returncode == 0 and done.stdout == f"repurpose-hpc {__version__}\n", done.stderr
 
 
 @pytest.mark.parametrize(

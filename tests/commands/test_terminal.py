@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 
@@ -87,3 +88,28 @@ def test_values_beyond_float32(folder):
     assert done.returncode == 1
     assert "1e+39 of sample 1, column" in done.stderr and "try --dtype float64" in done.stderr
     assert shell(folder, f"CMD {words} --dtype float64").returncode == 0
+
+
+def on_a_terminal(folder, words: str) -> str:
+    """All that a command prints where standard output and standard error are the same terminal."""
+    terminal, end = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "repurpose_hpc", *words.split()]
+    with subprocess.Popen(command, cwd=folder, env=env, stdin=end, stdout=end, stderr=end):
+        os.close(end)
+        printed = b""
+        try:
+            while block := os.read(terminal, 4096):
+                printed += block
+        except OSError:  # the command has ended
+            pass
+    os.close(terminal)
+    return printed.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(("words", "first"), [(RESTRUCTURE, "held out"), (f"{RESTRUCTURE} --json", "{")])
+def test_a_summary_begins_on_a_line_of_its_own(folder, words, first):
+    """The last line of progress waits for another one to take its place."""
+    printed = on_a_terminal(folder, words)
+    assert " ...\n" + first in printed, printed
+    assert "\x1b[K" in printed

@@ -28,6 +28,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.atomic import (
     followed,
     put_directory_in_place,
+    refusal,
     sync_directory,
     sync_file,
     temporary_directory,
@@ -302,6 +303,7 @@ def open_plan(directory: str | Path) -> StoredPlan:
         UserError: missing, unreadable, not a plan, or of another format version.
     """
     directory = Path(directory)
+    refuse_file(directory)
     path = directory / PLAN_FILE
     with _reading(path) as content:
         file = content.file
@@ -336,6 +338,22 @@ def open_plan(directory: str | Path) -> StoredPlan:
             longest,
             read_rules(file["texts"][()]) if "texts" in file else NO_RULES,
         )
+
+
+def refuse_file(path: Path) -> None:
+    """Refuse a single file of shards, which stand for themselves only together.
+
+    Raises:
+        UserError: names their directory.
+    """
+    if path.suffix == ".h5" and path.is_file() and path in plan_files(path.parent):
+        raise UserError(f"{path}: expected a directory of shards, found a file of one; name {path.parent}")
+
+
+def missing_shards(stored: StoredPlan) -> list[str]:
+    """Names of the files of workers that are not there."""
+    paths = (shard_path(stored.directory, worker) for worker in range(stored.plan.workers))
+    return [path.name for path in paths if not path.exists()]
 
 
 def hold_tokens(directory: Path) -> bool:
@@ -525,7 +543,4 @@ def _refusing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{directory}: expected to be able to write there: {error}; "
-            "choose another directory or free some space"
-        ) from None
+        raise UserError(f"{directory}: {refusal(error, directory.parent)}") from None

@@ -16,6 +16,8 @@ from repurpose_hpc.report.words import percent
 # Layers that are drawn: those of the largest errors.
 MOST_LAYERS = 40
 _HELD_OUT = "_held_out"
+# Of the width, left of 0, so that no marker there lies on a name.
+_MARKER_ROOM = 0.03
 # Keys, with and without those of held-out samples, and what they are called.
 _QUALITIES = {
     "reference_accuracy": "accuracy, original",
@@ -32,13 +34,10 @@ Rows = list[Row]
 
 @pictures_of(Chapter.QUALITY, "restructure")
 def errors(report: dict[str, Any]) -> Iterator[Picture]:
-    """Relative error of every layer and of the outputs, on calibration and held-out data."""
-    rows = [
-        (layer["name"], layer["relative_error"], layer.get(f"relative_error{_HELD_OUT}"))
-        for layer in report["layers"]
-    ]
+    """Relative error of every layer and of the outputs in percent, on calibration and held-out data."""
+    rows = [_in_percent(layer["name"], layer, "relative_error") for layer in report["layers"]]
     worst = sorted(rows, key=lambda row: -row[1])[:MOST_LAYERS]
-    outputs = ("outputs", report["output_error"], report.get(f"output_error{_HELD_OUT}"))
+    outputs = _in_percent("outputs", report, "output_error")
     drawn = [*(row for row in rows if row in worst), outputs]
     yield Picture(
         name="errors",
@@ -46,34 +45,45 @@ def errors(report: dict[str, Any]) -> Iterator[Picture]:
         note="Of what a layer computes from the restructured layers before it, relative to what it was; the "
         "outputs before softmax or the like. The weights were fitted to the calibration data, so that errors "
         "on these flatter.",
-        numbers=Numbers("Relative errors", ("layer", *_DATA), [*rows, outputs]),
+        numbers=Numbers("Relative errors, %", ("layer", *_DATA), [*rows, outputs]),
         draw=partial(_draw_errors, drawn),
         height=style.rows_height(len(drawn), 1.1),
     )
 
 
+def _in_percent(name: str, found: dict[str, Any], key: str) -> Row:
+    calibration, held_out = found[key], found.get(key + _HELD_OUT)
+    return name, 100 * calibration, None if held_out is None else 100 * held_out
+
+
 def _largest(rows: Rows, outputs: Row) -> str:
     _, error, held_out = outputs
-    of_outputs = f"the outputs are off by {percent(error)} on the calibration data"
+    of_outputs = f"the outputs are off by {_told(error)} on the calibration data"
     if held_out is not None:
-        of_outputs += f" and {percent(held_out)} on held-out samples"
+        of_outputs += f" and {_told(held_out)} on held-out samples"
     name, largest, _ = max(rows, key=lambda row: row[1], default=("", 0.0, None))
     if not largest:
         return of_outputs[0].upper() + of_outputs[1:]
-    return f"{name} has the largest error, {percent(largest)}; {of_outputs}"
+    return f"{name} has the largest error, {_told(largest)}; {of_outputs}"
+
+
+def _told(error: float) -> str:
+    """An error that is in percent already."""
+    return percent(error / 100)
 
 
 def _draw_errors(rows: Rows, figure: Figure) -> None:
     """A bar for the calibration data, and a marker in its row for the held-out data."""
     axes = figure.subplots()
     names, calibration, held_out = zip(*rows, strict=True)
-    told = [percent(error) if other is None else "" for _, error, other in rows]
-    style.bars(axes, names, {_DATA[0]: calibration}, "relative error", told)
+    told = [_told(error) if other is None else "" for _, error, other in rows]
+    style.bars(axes, names, {_DATA[0]: calibration}, "relative error, %", told)
     found = [(error, place) for place, error in enumerate(held_out) if error is not None and isfinite(error)]
     if found:
         places = tuple(zip(*found, strict=True))
         axes.plot(*places, "s", color=style.RED, markersize=6, clip_on=False, label=_DATA[1])
-        axes.set_xlim(0, 1.1 * max(axes.get_xlim()[1], *(error for error, _ in found)))
+        most = 1.1 * max(axes.get_xlim()[1], *(error for error, _ in found))
+        axes.set_xlim(-_MARKER_ROOM * most, most)
     style.legend(figure, axes)
 
 

@@ -8,6 +8,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -50,8 +51,24 @@ def write_files(picture: Picture, directory: Path, name: str) -> None:
         figure.set_figheight(figure.get_figheight() + 0.17 * len(lines))
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
         for kind, metadata in _NO_DATES.items():
+            image = io.BytesIO()
+            figure.savefig(image, format=kind, metadata=metadata)
+            content = image.getvalue()
             with replacing(directory / f"{name}.{kind}") as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata)
+                temporary.write_bytes(_read_aloud(content, picture) if kind == "svg" else content)
+
+
+def _read_aloud(image: bytes, picture: Picture) -> bytes:
+    """An SVG file with what screen readers say of it: title and note of the picture."""
+    before, opening, rest = image.decode().partition("<svg ")
+    attributes, _, inside = rest.partition(">")
+    numbers = picture.numbers.caption
+    said = (
+        f'<title id="title">{escape(picture.title)}</title>\n '
+        f'<desc id="desc">{escape(f"{picture.note} {numbers}.".strip())}</desc>'
+    )
+    role = 'role="img" aria-labelledby="title" aria-describedby="desc" '
+    return f"{before}{opening}{role}{attributes}>\n {said}{inside}".encode()
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
 from repurpose_hpc.report.sources import SCALING
 from repurpose_hpc.report.timeline import PHASES
-from repurpose_hpc.report.words import count, microseconds, percent
+from repurpose_hpc.report.words import microseconds, percent
 
 Rows = list[dict[str, Any]]
 _CROWDED = " Where markers are hollow there were more ranks than cores, which wait for each other's core."

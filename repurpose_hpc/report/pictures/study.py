@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
 from repurpose_hpc.report.sources import STUDY
@@ -32,7 +33,7 @@ def studies(rows: Rows) -> Iterator[Picture]:
             yield Picture(
                 name=f"study of {workers} workers",
                 title=_best(workers, lines, points[0], quality),
-                note="To the left less is sent. All methods are measured on the same test data.",
+                note=f"To the left less is sent. {_compared(lines)}",
                 numbers=_numbers(points, quality),
                 draw=partial(_draw, lines, points[0]["test_reference_accuracy"], quality),
                 height=3.0 + 0.2 * len(lines),
@@ -46,6 +47,16 @@ def _lines(points: Rows, quality: str) -> dict[str, list[tuple[float, float]]]:
         if row["comm_fraction"] > 0:
             lines[_label(row, points)].append((row["comm_fraction"], row[quality]))
     return {label: sorted(line) for label, line in lines.items()}
+
+
+def _compared(lines: Mapping[str, Sequence[object]]) -> str:
+    """Whether there is anything to compare with, and how to get it."""
+    if len(lines) > 1:
+        return "All methods are measured on the same test data."
+    return (
+        "Measured on the test data. The study has no baseline to compare with; study --methods "
+        "data,magnitude/contiguous has one."
+    )
 
 
 def _label(row: dict[str, Any], points: Rows) -> str:
@@ -72,7 +83,7 @@ def _best(
     )
     beside = f"; the other has {others[0]:.4f} at its least" if len(others) == 1 else beside
     reached = f"with {percent(fraction)} of the communication {best} has {what} {value:.4f}"
-    return f"{workers} workers: {reached}{original}{beside}"
+    return f"{count(workers, 'worker')}: {reached}{original}{beside}"
 
 
 def _numbers(points: Rows, quality: str) -> Numbers:

@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.report.pictures import style
 from repurpose_hpc.report.pictures.picture import Chapter, Numbers, Picture, pictures_of
 from repurpose_hpc.report.shards import LayerTraffic, ShardContents
 from repurpose_hpc.report.sources import SHARDS
-from repurpose_hpc.report.words import count, over_mean, percent, scaled
+from repurpose_hpc.report.words import over_mean, percent, scaled
 
 # Workers of which the table has each pair, and of which the picture has a square for each.
 _MOST_PAIRS, _MOST_SQUARES = 64, 256

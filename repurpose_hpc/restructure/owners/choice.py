@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.io.progress import PENDING
 from repurpose_hpc.restructure.context import CutContext
 from repurpose_hpc.restructure.decisions import Decisions
@@ -33,7 +34,7 @@ def choose_owners(context: CutContext, decisions: Decisions) -> tuple[Decisions,
     branches = branches_of(context)  # 2.3
     if branches is None:
         return _space_by_space(context, decisions)
-    context.log(f"the network has {len(branches.total)} branches{PENDING}")
+    context.log(f"the network has {count(len(branches.total), 'branch')}{PENDING}")
     try:
         packed = _ranked(context, pack_branches(context, decisions, branches))
     except BudgetTooSmall:

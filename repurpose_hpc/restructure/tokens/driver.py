@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.texts import UNPOOLED, Pooling
 from repurpose_hpc.restructure.context import Log, silent
@@ -164,7 +165,7 @@ def _described(half: Half, form: Form) -> str:
     """A form in words."""
     if form.shape is None:
         return form.kind.value
-    shape, rounds = form.shape, f"{form.rounds} round{'s' * (form.rounds != 1)}"
-    shared = f", {shape.shared} of {half.neurons} neurons shared" if shape.shared else ""
+    shape, rounds = form.shape, count(form.rounds, "round")
+    shared = f", {shape.shared:,} of {half.neurons:,} neurons shared" if shape.shared else ""
     predicted = ", the rest predicted" if shape.predicts else ""
     return f"{shape.width} of {half.width} numbers in {rounds}{shared}{predicted}"

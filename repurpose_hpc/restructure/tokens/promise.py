@@ -20,7 +20,7 @@ from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.held_out import ONE_IN, split_record
 from repurpose_hpc.restructure.promise import BrokenPromise
-from repurpose_hpc.restructure.search import least_values
+from repurpose_hpc.restructure.search import Pace, least_values
 from repurpose_hpc.restructure.support.reserve import BudgetTooSmall
 from repurpose_hpc.restructure.tokens.budget import dense_values
 from repurpose_hpc.restructure.tokens.options import TokenOptions
@@ -139,7 +139,7 @@ class _Trials:
         self._dtype = dtype
         self._split = held_out(texts, options.seed)
         self.dense = dense_values(network, options.workers)
-        self._count = 0
+        self._count, self._pace = 0, Pace(self.dense)
         self._best: _Trial | None = None
         self._beyond: _Trial | None = None
 
@@ -151,15 +151,18 @@ class _Trials:
         except BudgetTooSmall as problem:
             if values == self.dense:
                 raise
+            self._pace.follow(values, False)
             self._log(f"not enough: {problem}")
             return False
         trial = _Trial(options, cut, measure(self._network, cut, self._split.held_out, self._dtype))
         self._count += 1
         is_enough = _loss(trial.quality, self._name) <= self._tolerance
+        following = self._pace.follow(values, is_enough)
         self._log(
-            f"trial {self._count}: budget {options.comm_budget:.4g} ({values} values per token), "
-            f"{_finding(trial.quality, self._name)} on {trial.quality.texts} held-out texts: "
-            f"{'enough' if is_enough else 'not enough'}"
+            f"trial {self._count} of at most {self._count + following}: budget {options.comm_budget:.4g} "
+            f"({values:,} values per token), {_finding(trial.quality, self._name)} on "
+            f"{trial.quality.texts:,} held-out texts: {'enough' if is_enough else 'not enough'}"
+            f"{self._pace.left(following)}"
         )
         if not is_enough:
             self._beyond = trial

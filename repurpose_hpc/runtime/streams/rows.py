@@ -7,7 +7,6 @@ error when it lets go of them can get lost.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from pathlib import Path
@@ -66,7 +65,7 @@ class Rows:
         while done < len(data):
             done += os.pwrite(self._descriptor, data[done:], place + done)
         if not os.fstat(self._descriptor).st_nlink:
-            raise FileNotFoundError(errno.ENOENT, "the file was removed while it was written")
+            raise OSError("the file was removed while it was written")
         return data
 
     def read(self, first: int, last: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from repurpose_hpc.fields import count
 from repurpose_hpc.io.atomic import replacing
 from repurpose_hpc.studies.table import Row
 
@@ -65,7 +66,7 @@ def _figure(rows: Sequence[Row], varying: list[str]) -> Figure:
         axes.remove()
     for axes, number in zip(grid, workers, strict=False):
         _panel(axes, [row for row in rows if row["workers"] == number], varying, styles)
-        axes.set_title(f"{number} workers")
+        axes.set_title(count(number, "worker"))
     figure.suptitle(", ".join(_LINE[name].format(rows[0][name]) for name in _LINE if name not in varying))
     _legend(figure, columns)
     return figure

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from repurpose_hpc import __version__
+from repurpose_hpc.fields import count
 from repurpose_hpc.io.progress import TimeLeft
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.importers.input_shapes import InputShapes
@@ -157,7 +158,8 @@ def _quality(data: str, comparison: Comparison) -> Row:
 
 
 def _name(options: Options) -> str:
-    return f"{options.workers} workers, {options.method}/{options.assignment}, budget {options.comm_budget:g}"
+    method = f"{options.method}/{options.assignment}"
+    return f"{count(options.workers, 'worker')}, {method}, budget {options.comm_budget:g}"
 
 
 def _outcome(findings: Row) -> str:

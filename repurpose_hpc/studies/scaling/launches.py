@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.fields import count
 from repurpose_hpc.io.atomic import temporary_directory
 from repurpose_hpc.io.progress import TimeLeft
 from repurpose_hpc.io.reading import read_object, reading
@@ -120,7 +121,7 @@ class Launches:
             missing = self._missing(ranks, form, batches)
             if not missing:
                 continue
-            name = f"[{number}/{len(points)}] {ranks} ranks, {form}"
+            name = f"[{number}/{len(points)}] {count(ranks, 'rank')}, {form}"
             self.log(name)
             rows = self._measure(ranks, form, missing)
             self.table.put(ranks, form, rows)

@@ -40,6 +40,24 @@ def test_a_file_that_does_not_fit_leaves_the_earlier_one(tmp_path):
     assert (tmp_path / "r.json").read_text() == "earlier" and len(os.listdir(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("attempt", [check_writable, lambda path: write_text(path, "x")])
+def test_a_directory_that_is_missing_is_named(tmp_path, attempt):
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(UserError) as raised:
+        attempt(nowhere / "r.json")
+    message = str(raised.value)
+    assert message.startswith(
+        f"{nowhere / 'r.json'}: expected a directory that exists, found none: {nowhere};"
+    )
+    assert "make it" in message and "tmp" not in message.replace(str(tmp_path), "") and "space" not in message
+
+
+def test_a_file_in_place_of_the_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/r.json: .*: Not a directory; choose another place$"):
+        check_writable(tmp_path / "file" / "r.json")
+
+
 def test_a_link_is_followed(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "r.json").symlink_to(tmp_path / "there" / "real.json")

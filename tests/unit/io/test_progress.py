@@ -5,9 +5,11 @@ from unittest import mock
 
 import pytest
 
+from repurpose_hpc.errors import PREFIX, UserError
 from repurpose_hpc.io import progress
 from repurpose_hpc.io.progress import Countdown, Progress, TimeLeft
 from repurpose_hpc.io.speech import Speech, choose
+from repurpose_hpc.mpi.agreement import report_failure
 
 
 class Terminal(StringIO):
@@ -70,3 +72,17 @@ def test_quiet_commands_say_nothing(clock):
         assert told(StringIO(), clock, [(60, 60.0), (1000, 100.0)]) == ""
     finally:
         choose(Speech())
+
+
+def test_a_line_that_waits_is_ended_before_an_error(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    log = Progress()
+    log("at work ...")
+    report_failure(UserError("no"), 0)
+    log("again ...")
+    log("done")
+    before, error, after = terminal.getvalue().rstrip("\n").split("\n")
+    assert before.endswith("at work ...") and error == f"{PREFIX}no"
+    assert after.count("\x1b[K") == 1 and after.endswith("done")

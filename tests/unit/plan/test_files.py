@@ -350,7 +350,7 @@ def test_there_is_a_plan_at_every_moment(directory):
 
 def test_not_writable(tmp_path):
     (tmp_path / "file").write_text("")  # a parent that no user, not even root, can write to
-    with pytest.raises(UserError, match="expected to be able to write there: .*choose another directory"):
+    with pytest.raises(UserError, match="expected to be able to write there: .*choose another place"):
         write_plan(tmp_path / "file" / "plan", *make_case(), {})
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -17,7 +18,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.plan.files.store import write_plan
 from repurpose_hpc.plan.plan import Plan
 from repurpose_hpc.report import page as module
-from repurpose_hpc.report.page import page, pictures_of_sources
+from repurpose_hpc.report.page import notes_on_none, page, pictures_of_sources
 from repurpose_hpc.report.pictures.render import drawn, write_files
 from repurpose_hpc.report.schema import REPORTS, problems
 from repurpose_hpc.report.sources import open_source
@@ -50,6 +51,9 @@ HOSTILE = "<b onclick='x'>&\"$\\frac{1}\x01 " + "long" * 30
 
 
 def write(path, content):
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return path
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
@@ -103,6 +107,19 @@ def test_a_screen_reader_is_told_what_is_there(everything):
     # What scrolls can be reached by the keyboard.
     boxes = [given for given in by_tag["div"] if given.get("class") in ("scrolls", "drawing wide")]
     assert boxes and all(given["tabindex"] == "0" for given in boxes)
+
+
+def test_a_screen_reader_is_told_what_a_file_shows(everything, tmp_path):
+    svg = "{http://www.w3.org/2000/svg}"
+    for each in everything[0]:
+        write_files(each.picture, tmp_path, each.anchor)
+        root = ElementTree.parse(tmp_path / f"{each.anchor}.svg").getroot()
+        title, description = list(root)[:2]
+        assert (title.tag, description.tag) == (f"{svg}title", f"{svg}desc")
+        assert title.text == each.picture.title and description.text.startswith(each.picture.note)
+        assert root.get("role") == "img" and description.text.endswith(f"{each.picture.numbers.caption}.")
+        assert root.get("aria-labelledby") == title.get("id")
+        assert root.get("aria-describedby") == description.get("id")
 
 
 def test_nothing_leaves_its_picture(everything):
@@ -189,6 +206,9 @@ def test_a_page_does_not_grow_beyond_all_bounds(tmp_path, monkeypatch):
         ("a.json", report_of("infer", ranks="two"), r"nearest is that of infer.*ranks: expected integer"),
         ("a.json", report_of("infer", ranks=10**400), "expected a readable report: it has a number of"),
         ("a.json", "[1]", "holds no object"),
+        ("a.json", {}, "a.json: expected a report of a command, found none of its keys; name shards"),
+        ("a.npz", b"PK\x03\x04\xff", "a.npz: expected a readable report: it is no text, so no JSON; name"),
+        ("a.txt", "hello", "a.txt: expected a readable report: it is no JSON: Expecting value"),
         ("a.json", {"traceEvents": []}, "has no calls"),
         ("a.json", {"traceEvents": [{"ph": "X", "pid": 0, "ts": 0, "dur": 1e999}]}, "readable report"),
         ("a.json", {"traceEvents": [TRACE["traceEvents"][1] | {"pid": "x"}]}, "the pid 'x'"),
@@ -233,6 +253,50 @@ def test_numbers_behind_pictures(tmp_path):
     (speedup, phases), _ = made(write(tmp_path / "scaling.json", SCALING))
     assert "fastest with 2 ranks, dense: 100 µs, 2.00 times as fast as one process" in speedup.picture.title
     np.testing.assert_allclose(phases.picture.numbers.rows[0][2:], [0.1, 0.01, 0.01, 0.1])
+
+
+def test_errors_are_in_percent_in_title_table_and_diagram(tmp_path):
+    """A marker at 0 has its room beside the names of layers."""
+    layer = report_of("restructure")["layers"][0]
+    layers = [
+        layer | {"name": "first", "relative_error": 0.0, "relative_error_held_out": 0.0},
+        layer | {"name": "second", "relative_error": 0.031, "relative_error_held_out": 0.043},
+    ]
+    report = report_of("restructure", layers=layers, output_error=0.02, output_error_held_out=0.025)
+    shown, _ = made(write(tmp_path / "cut.json", report))
+    picture = next(each.picture for each in shown if each.anchor == "errors")
+    assert picture.title.startswith("second has the largest error, 3.1 %; the outputs are off by 2 % on")
+    assert picture.numbers.caption == "Relative errors, %"
+    np.testing.assert_allclose([row[1] for row in picture.numbers.rows], [0, 3.1, 2])
+    np.testing.assert_allclose([row[2] for row in picture.numbers.rows], [0, 4.3, 2.5])
+    with drawn(picture) as figure:
+        (axes,) = figure.axes
+        assert axes.get_xlabel() == "relative error, %"
+        (markers,) = axes.lines
+        np.testing.assert_allclose(markers.get_xdata(), [0, 4.3, 2.5])
+        FigureCanvasAgg(figure).draw()
+        beside = axes.transData.transform((0, 0))[0] - axes.bbox.x0
+        assert beside > 0.5 * markers.get_markersize() * figure.dpi / 72
+
+
+def test_a_study_without_a_baseline_says_so(tmp_path):
+    rows = "".join(row for row in STUDY.splitlines(keepends=True) if ",magnitude," not in row)
+    (study,), _ = made(write(tmp_path / "study.csv", rows))
+    assert "The study has no baseline to compare with" in study.picture.note
+    (study,), _ = made(write(tmp_path / "study.csv", STUDY))
+    assert "baseline" not in study.picture.note
+
+
+def test_sources_without_a_picture_are_named(tmp_path):
+    files = [write(tmp_path / f"{name}.json", report_of(name)) for name in ("inspect", "infer")]
+    sources = [open_source(path) for path in files]
+    (note,) = notes_on_none(pictures_of_sources(sources), sources)
+    assert note.startswith(f"{files[0]}: a report of inspect has no pictures, ")
+    assert " restructure have pictures" in note and " infer, " in note and "shards" not in note
+    tuned = write(tmp_path / "tuned.json", least(REPORTS["finetune"]))
+    sources = [open_source(tuned)]
+    (note,) = notes_on_none(pictures_of_sources(sources), sources)
+    assert note == f"{tuned}: nothing to draw in this report of finetune; its numbers are on the page"
 
 
 def test_what_shards_receive(tmp_path):

@@ -1,6 +1,7 @@
 """Searches of budgets on made-up trials: what they find, and in how many trials."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from repurpose_hpc.restructure.search import (
     LEAST_COMPUTE,
     RESOLUTION,
     WORTH,
+    Pace,
     Tried,
     least_compute,
     least_time,
@@ -18,6 +20,33 @@ from repurpose_hpc.restructure.search import (
 )
 
 DENSE = 10_000
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, DENSE), st.floats(0, 1))
+def test_no_more_trials_follow_than_were_said(seed, dense, share):
+    """Each further trial takes at least one from the number; at the end none is left."""
+    rng, pace = np.random.default_rng(seed), Pace(dense)
+    said = []
+
+    def meets(values):
+        is_enough = bool(rng.random() < share)
+        said.append(pace.follow(values, is_enough))
+        return is_enough
+
+    least_values(meets, dense)
+    assert said[-1] == 0 and all(later < earlier for earlier, later in pairwise(said))
+    assert said[0] <= 14
+
+
+def test_one_trial_more_is_said_to_take_as_long_as_those_before(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("repurpose_hpc.io.progress.perf_counter", lambda: clock[0])
+    pace = Pace(3)
+    clock[0] = 20.0
+    following = pace.follow(0, False)
+    assert following == 3 and pace.left(following) == ", about 1 min 0 s left"
+    clock[0] = 40.0
+    assert pace.left(pace.follow(3, False)) == ""
 
 
 class Trials:
