@@ -20,20 +20,16 @@ from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.labels import understood
 from repurpose_hpc.model.network import Network
-from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.precision import precision
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.plan.files.store import check_place, write_plan
-from repurpose_hpc.plan.masks import GHOST, POSITION, RELAY
-from repurpose_hpc.plan.rounds import rounds_of
-from repurpose_hpc.plan.stages import named_stages
 from repurpose_hpc.process.packages import installed
+from repurpose_hpc.restructure.account import account
 from repurpose_hpc.restructure.alternatives import with_relays_where_they_pay
 from repurpose_hpc.restructure.calibration.evaluation import Comparison, compare, evaluate
 from repurpose_hpc.restructure.calibration.finite import check_activations
 from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.checkpoint import Checkpoint
-from repurpose_hpc.restructure.computation import compute_fraction
 from repurpose_hpc.restructure.context import Log, silent
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.driver import restructure
@@ -466,69 +462,9 @@ def _report(
     job: _RestructureJob, cut: Cut, findings: Mapping[str, Any], held_out: Comparison | None
 ) -> dict[str, Any]:
     """The report but for the time that it took."""
-    network, options = job.network, job.options
-    plan, traffic = cut.plan, cut.traffic_matrix()
-    layers = [_layer_report(network, cut, mixings, findings, held_out) for mixings in _layers(network)]
-    dense = sum(plan.dense_values(network, mixing) for mixing in network.mixings)
-    values_sent = int(traffic.sum())
-    links = {}
-    if options.link_costs is not None:
-        links["link_cost"] = float((traffic * np.array(options.link_costs)).sum())
     return {
-        "workers": plan.workers,
-        "part_weights": list(options.part_weights or (1.0,) * plan.workers),
-        "input_placement": plan.input_placement,
-        "values_sent": values_sent,
-        "dense_values": dense,
-        "comm_fraction": values_sent / dense if dense else 0.0,
-        "rounds": rounds_of(cut.network, plan),
-        "round_cost": options.round_cost,
-        "comm_dtype": plan.comm_dtype,
-        "bytes_per_sample": plan.bytes_sent(cut.network, plan.comm_dtype),
+        **account(job.network, job.options, cut, findings, held_out),
         "weights": job.weights,
-        "weights_kept": cut.network.weight_count,
-        "weights_of_workers": plan.weights_held(cut.network).tolist(),
-        "compute_fraction": compute_fraction(network, cut, options),
-        **links,
-        **({} if options.late is None else {"sweeps": options.late}),
         **({} if job.reduction is None else {"lossless": dict(job.reduction)}),
-        **named_stages(cut.network, plan),
-        "layers": layers,
         **{name: value for name, value in findings.items() if name != "relative_error"},
-    }
-
-
-def _layers(network: Network) -> list[list[Mixing]]:
-    """The mixings of every layer: one, or all parts of one that is shared out by position."""
-    layers: dict[str, list[Mixing]] = {}
-    for mixing in network.mixings:
-        layers.setdefault(network.layer_of(mixing.name), []).append(mixing)
-    return [*layers.values()]
-
-
-def _layer_report(
-    network: Network,
-    cut: Cut,
-    mixings: list[Mixing],
-    findings: Mapping[str, Any],
-    held_out: Comparison | None,
-) -> dict[str, Any]:
-    """One layer in the report: what brings maps to its last mixing counts as its own."""
-    last, plan = mixings[-1], cut.plan
-    layer, relays = network.layer_of(last.name), cut.relays(last.name)
-    # Relays are counted for themselves, copies with what they are copies of.
-    graph, names = cut.network if plan.copies else network, {mixing.name for mixing in mixings}
-    parts = [part for part in graph.mixings if plan.original(part) in names]
-    forms = {plan.mixings[part.name].form for part in parts} - {GHOST} or {GHOST}
-    return {
-        "name": layer,
-        "form": POSITION if layer != last.name else RELAY if relays else forms.pop(),
-        "inputs": last.weights.shape[1],
-        "outputs": last.weights.shape[0],
-        "values_sent": sum(plan.values_sent(graph, part) for part in parts) + relays,
-        "relays": relays,
-        "dense_values": sum(plan.dense_values(network, mixing) for mixing in mixings),
-        "inputs_removed": cut.removed(last.source),
-        "relative_error": findings["relative_error"][last.name],
-        **({} if held_out is None else {"relative_error_held_out": held_out.layer_errors[last.name]}),
     }
