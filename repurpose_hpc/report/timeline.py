@@ -42,11 +42,14 @@ class Timeline:
         calls: one or more.
         name: of the batch; "": the trace does not say.
         batches: that the trace has.
+        elsewhere: microseconds, of all ranks together, in which they were at other batches meanwhile, as
+            those of other stages are.
     """
 
     calls: list[Call]
     name: str
     batches: int
+    elsewhere: float = 0.0
 
     @property
     def ranks(self) -> list[int]:
@@ -74,11 +77,21 @@ def read_timeline(events: list[Event]) -> Timeline:
         if event["cat"] == _BATCH:
             batches[event["name"]].append(event)
     name = sorted(batches, key=lambda name: _length(batches[name]))[len(batches) // 2] if batches else ""
-    calls = [event for event in slices if event["cat"] in PHASES and _is_in(event, batches.get(name))]
+    of_phases = [event for event in slices if event["cat"] in PHASES]
+    calls = [event for event in of_phases if _is_in(event, batches.get(name))]
     if not calls:
         raise ValueError(f"its trace has no calls: complete events of the categories {', '.join(PHASES)}")
     origin = min(event["ts"] for event in calls)
-    return Timeline([_call(event, origin) for event in calls], name, len(batches))
+    end = max(event["ts"] + event["dur"] for event in calls)
+    elsewhere = sum(_overlap(event, origin, end) for event in of_phases) - sum(
+        event["dur"] for event in calls
+    )
+    return Timeline([_call(event, origin) for event in calls], name, len(batches), float(elsewhere))
+
+
+def _overlap(event: Event, begin: float, end: float) -> float:
+    """Microseconds of an event between two times."""
+    return max(0.0, min(event["ts"] + event["dur"], end) - max(event["ts"], begin))
 
 
 def _check(event: Event) -> None:

@@ -19,6 +19,8 @@ from repurpose_hpc.report.words import microseconds, percent
 _MOST_RANKS, _MOST_SHAPES = 32, 3000
 # Rows of a table by rank and layer; of more it is by rank alone.
 _MOST_ROWS = 1000
+# The least part of the ranks' time at other batches that is spoken of: neighbours always overlap a little.
+_NOTABLE = 0.1
 _DOING = dict(zip(PHASES, ("computing", "packing", "starting messages", "waiting"), strict=True))
 _PHASES = "Pack also unpacks what arrives; exchange starts messages; wait waits for them."
 
@@ -33,6 +35,7 @@ def inference(timeline: Timeline) -> Iterator[Picture]:
         title=_waits_longest(timeline),
         note=f"Every bar is a call of one rank, from left to right in time. {_PHASES}"
         + (f" Of {timeline.batches} batches it is {timeline.name}." if timeline.batches > 1 else "")
+        + (" What ranks do for other batches meanwhile is not drawn." if _elsewhere(timeline) else "")
         + (f" {len(drawn)} of the {len(ranks)} ranks are drawn." if len(drawn) < len(ranks) else ""),
         numbers=_numbers(timeline),
         draw=partial(_draw_timeline, timeline, drawn),
@@ -49,7 +52,19 @@ def _totals(calls: list[Call], key: Callable[[Call], Hashable]) -> dict[Any, dic
     return totals
 
 
+def _elsewhere(timeline: Timeline) -> float:
+    """The part of the ranks' time that goes to other batches meanwhile; 0 of little."""
+    time = timeline.span * len(timeline.ranks)
+    share = timeline.elsewhere / time if time else 0.0
+    return share if share >= _NOTABLE else 0.0
+
+
 def _waits_longest(timeline: Timeline) -> str:
+    if share := _elsewhere(timeline):
+        took = microseconds(timeline.span)
+        return (
+            f"A batch takes {took}; meanwhile ranks are at other batches for {percent(share)} of their time"
+        )
     by_rank, span = _totals(timeline.calls, lambda call: call.rank), timeline.span
     rank = max(by_rank, key=lambda rank: by_rank[rank]["wait"])
     waits = by_rank[rank]["wait"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from repurpose_hpc.report.pictures.time import inference
 from repurpose_hpc.report.timeline import Call, read_timeline
 
 
@@ -41,6 +42,24 @@ def test_without_batches_all_is_one_inference():
     timeline = read_timeline([event(3, "compute", 7, 2, "layer"), event(1, "pack", 5, 1, "layer")])
     assert timeline.calls == [Call(3, "layer", "compute", 2.0, 2.0), Call(1, "layer", "pack", 0.0, 1.0)]
     assert (timeline.name, timeline.ranks) == ("", [1, 3])
+
+
+def test_what_ranks_do_for_other_batches_meanwhile_is_told():
+    """Two stages: rank 1 is at a batch while rank 0 is at the next one."""
+    events = []
+    for number in range(3):
+        for rank in (0, 1):
+            began = 100.0 * (number + rank)
+            events.append(event(rank, "batch", began, 90, f"batch {number}"))
+            events.append(event(rank, "compute", began, 90, "dense", layer="one"))
+    timeline = read_timeline(events)
+    assert (timeline.name, timeline.span) == ("batch 1", 190.0)
+    assert timeline.elsewhere == 180.0  # rank 1 at batch 0, and rank 0 at batch 2
+    assert read_timeline(batches([90.0, 20.0, 30.0])).elsewhere == 0.0
+    (picture,) = inference(timeline)
+    assert (
+        picture.title == "A batch takes 190 µs; meanwhile ranks are at other batches for 47.4 % of their time"
+    )
 
 
 @pytest.mark.parametrize(
