@@ -182,6 +182,13 @@ class _Verified(TypedDict, total=False):
     ]
 
 
+class StageLayers(TypedDict):
+    """A stage: consecutive layers, and who computes them."""
+
+    layers: Annotated[list[str], Key("names of its layers, in order")]
+    workers: Annotated[list[int], Key("workers that share them")]
+
+
 class _RunOptional(_Quality, _Verified, total=False):
     exchange_us: Annotated[
         dict[str, float],
@@ -226,6 +233,9 @@ class _RunOptional(_Quality, _Verified, total=False):
         ),
     ]
     resumed_samples: Annotated[int, Key("samples that an earlier run had finished", when="with `--resume`")]
+    stages: Annotated[
+        list[StageLayers], Key("stages, with what they compute, in order", when="with more than one stage")
+    ]
     sweeps: Annotated[
         int,
         Key(
@@ -430,13 +440,6 @@ class Choice(TypedDict):
     forecast_us: Annotated[float, Key("time of a batch", "µs")]
     single_process_us: Annotated[float, Key("time of a batch in one process", "µs")]
     points: Annotated[list[ChoicePoint], Key("all numbers that were forecast, ascending")]
-
-
-class StageLayers(TypedDict):
-    """A stage: consecutive layers, and who computes them."""
-
-    layers: Annotated[list[str], Key("names of its layers, in order")]
-    workers: Annotated[list[int], Key("workers that share them")]
 
 
 class StagingPoint(TypedDict):

@@ -243,9 +243,10 @@ def _verdict(r: InferReport) -> str:
     of_group = " of a group" if r["groups"] > 1 else ""
     if ranks == 1:
         return f"the run{of_group} is a single process"
+    alone = " with a batch that is alone, which stages are not for" if "stages" in r else ""
     if r["speedup"] >= 1:
-        return f"{ranks} ranks{of_group} are {r['speedup']:.2f} times faster"
-    return f"ONE PROCESS IS FASTER, {1 / r['speedup']:.2f} times, than {ranks} ranks{of_group}"
+        return f"{ranks} ranks{of_group} are {r['speedup']:.2f} times faster{alone}"
+    return f"ONE PROCESS IS FASTER, {1 / r['speedup']:.2f} times, than {ranks} ranks{of_group}{alone}"
 
 
 def render_restructured(result: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from repurpose_hpc.plan.relays import without_relays
 from repurpose_hpc.plan.rounding import rounded_compute
 from repurpose_hpc.plan.rounds import rounds_of
 from repurpose_hpc.plan.shard import Shard
+from repurpose_hpc.plan.stages import named_stages
 from repurpose_hpc.runtime import result
 from repurpose_hpc.runtime.buffers import parts_of
 from repurpose_hpc.runtime.certificate import Certificate
@@ -299,6 +300,7 @@ def _report(
         "throughput": (setup.samples - resumed) / seconds,
         **({"resumed_samples": resumed} if job.options.resume else {}),
         **_sweeps(setup),
+        **named_stages(setup.shard.graph, setup.stored.plan),
         "seconds": result.slowest_seconds(ranks),
         **demands,
         "shards": str(job.shards),

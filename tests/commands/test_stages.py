@@ -57,7 +57,10 @@ def test_stages_are_reported_and_run(mpirun, folder):
             timeout=170,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads((folder / "infer.json").read_text())["max_abs_difference"] < 1e-4
+        found = json.loads((folder / "infer.json").read_text())
+        assert problems(found, REPORTS["infer"]) == []
+        assert found["max_abs_difference"] < 1e-4 and found["stages"] == report["stages"]
+        assert "with a batch that is alone, which stages are not for" in done.stdout
     done = mpirun(1, "-m", "repurpose_hpc", "inspect", folder / "out", timeout=170)
     assert "--stages 2" in done.stdout.replace("\n", " ")
     assert "\nstages: layer0" in done.stdout and " on workers 2 to 3" in done.stdout
