@@ -82,7 +82,7 @@ def choose_stages(
         the network, with the choice in its report and its provenance.
     """
     from repurpose_hpc.forecast.choice import preferred
-    from repurpose_hpc.restructure.constraints import constraints_for
+    from repurpose_hpc.restructure.owners.stages import constraints_for
 
     points, cuts = [], {}
     for stages in divisors(staging.options.workers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,7 @@ from repurpose_hpc.fields import FieldError
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.masks import EVERYBODY
-from repurpose_hpc.plan.plan import REPLICATED, capacities, contiguous_owners
-from repurpose_hpc.restructure.owners.stages import stage_workers
+from repurpose_hpc.plan.plan import capacities, contiguous_owners
 
 if TYPE_CHECKING:
     from repurpose_hpc.restructure.options import Options
@@ -102,20 +101,6 @@ class Constraints:
     def typical_dense_cost(self, neurons: int) -> float:
         """``dense_cost`` of a space whose neurons are shared out by the part weights."""
         return self.dense_cost(contiguous_owners(neurons, self.part_weights))
-
-
-def constraints_for(network: Network, options: Options) -> Constraints:
-    """The constraints that a user asks for, of a network that may be divided into stages.
-
-    Raises:
-        FieldError: there are too many stages; see ``stage_workers``.
-    """
-    constraints = constraints_of(options)
-    replicated = options.input_placement == REPLICATED
-    within = stage_workers(
-        network, constraints.part_weights, int(options.stages), options.comm_budget, replicated
-    )
-    return replace(constraints, within=within)
 
 
 def constraints_of(options: Options) -> Constraints:

@@ -22,11 +22,12 @@ from repurpose_hpc.restructure.calibration.moments import Moments
 from repurpose_hpc.restructure.calibration.probes import value_weights
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
 from repurpose_hpc.restructure.calibration.statistics import Statistics, statistics_for, trained
-from repurpose_hpc.restructure.constraints import Constraints, constraints_for
+from repurpose_hpc.restructure.constraints import Constraints
 from repurpose_hpc.restructure.decisions import Decisions, Owners
 from repurpose_hpc.restructure.method import Gram, Method
 from repurpose_hpc.restructure.options import Options
 from repurpose_hpc.restructure.owners.shares import neuron_shares
+from repurpose_hpc.restructure.owners.stages import constraints_for
 from repurpose_hpc.restructure.owners.surroundings import Surroundings, surroundings
 from repurpose_hpc.restructure.support.elimination import METRIC_TOLERANCE
 from repurpose_hpc.restructure.support.problem import MixingProblem

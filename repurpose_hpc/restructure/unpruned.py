@@ -13,12 +13,13 @@ from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.plan import Plan, block_owners, capacities, dense_plan_for
 from repurpose_hpc.restructure.calibration.comm_dtype import measure_scales
 from repurpose_hpc.restructure.calibration.propagation import CurrentNetwork, Propagation
-from repurpose_hpc.restructure.constraints import Constraints, constraints_for
+from repurpose_hpc.restructure.constraints import Constraints
 from repurpose_hpc.restructure.context import Log
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.options import ACTIVE, Options
 from repurpose_hpc.restructure.owners.assignment import random_owners
 from repurpose_hpc.restructure.owners.exact import exact_owners
+from repurpose_hpc.restructure.owners.stages import constraints_for
 from repurpose_hpc.restructure.team import Team
 
 # Bits of a number: what tells that it is zero is one.

@@ -12,7 +12,7 @@ and Aykanat, "Fast optimal load balancing algorithms for 1D partitioning", 2004)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,9 @@ from repurpose_hpc.model.blocks import block_ends
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.model.weights import nonzeros
+from repurpose_hpc.plan.plan import REPLICATED
+from repurpose_hpc.restructure.constraints import Constraints, constraints_of
+from repurpose_hpc.restructure.options import Options
 
 
 class _Crew(NamedTuple):
@@ -29,6 +32,20 @@ class _Crew(NamedTuple):
 
     size: int
     speed: float
+
+
+def constraints_for(network: Network, options: Options) -> Constraints:
+    """The constraints that a user asks for, of a network that may be divided into stages.
+
+    Raises:
+        FieldError: there are too many stages; see ``stage_workers``.
+    """
+    constraints = constraints_of(options)
+    replicated = options.input_placement == REPLICATED
+    within = stage_workers(
+        network, constraints.part_weights, int(options.stages), options.comm_budget, replicated
+    )
+    return replace(constraints, within=within)
 
 
 def stage_workers(
