@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     """Consecutive mixings and who computes them.
 
     Attributes:
-        mixings: their names, in order, without those that make relays, which belong to their senders.
+        mixings: their names, in order; relays go with them.
         workers: ascending, those that own what they make.
     """
 
@@ -36,10 +36,7 @@ def stages_of(network: Network, plan: Plan) -> list[Stage]:
         plan: any.
     """
     stages: list[Stage] = []
-    relays = {mixing.source for mixing in network.mixings if mixing.name in plan.relays.values()}
-    for mixing in network.mixings:
-        if mixing.target in relays:
-            continue
+    for mixing in mixings_of_original(network, plan):
         owner = plan.owner(network, mixing.target)
         workers = set(np.unique(owner[owner != EVERYBODY]).tolist())
         if (owner == EVERYBODY).any():
@@ -58,10 +55,4 @@ def named_stages(network: Network, plan: Plan) -> dict[str, Any]:
     stages = stages_of(network, plan)
     if len(stages) == 1:
         return {}
-    layers = {mixing.name for mixing in mixings_of_original(network, plan)}
-    return {
-        "stages": [
-            {"layers": [name for name in mixings if name in layers], "workers": list(workers)}
-            for mixings, workers in stages
-        ]
-    }
+    return {"stages": [{"layers": list(mixings), "workers": list(workers)} for mixings, workers in stages]}

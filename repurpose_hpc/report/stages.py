@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from repurpose_hpc.report.choice import Lines
 from repurpose_hpc.report.schema import RestructureReport, StageLayers, StagingPoint
-
-Lines = list[tuple[str, str]]
-"""Names, and what there is to say of each."""
 
 
 def stage_lines(r: RestructureReport) -> Lines:
