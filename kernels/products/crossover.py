@@ -18,8 +18,8 @@ CSR_DENSITIES = ((256, 0.06), (16, 0.18), (4, 0.16), (2, 0.12), (1, 0.08))
 ALIKE_DENSITY, ALIKE_BATCH = 0.5, 64
 
 # The largest share of inputs that are 1, the others being 0, with which it is faster to add the weights of
-# these than to multiply with all: at 0.28 twice as fast, at 0.05 six times (784 and 1,000 inputs, 3,200
-# columns, on an AMD EPYC).
+# these than to multiply with all.  Not measured by a script: from trials with 784 and 1,000 inputs on an AMD
+# EPYC, where it was clearly faster at 0.28.
 EVENT_DENSITY = 0.4
 
 
