@@ -281,7 +281,8 @@ def _prepare_shards(args: ShardArguments) -> Prepared:
 
 def _fitting_model(model: Path, args: ModelArguments | ShardArguments) -> Network:
     network = load_model(model, shapes_of(args.input_shape), check=False, spiking=args.spiking)
-    network.ends.check(open_samples(args.input), network.input_shape)
+    if not args.run.signal:  # a signal is cut into samples when all is settled
+        network.ends.check(open_samples(args.input), network.input_shape)
     return network
 
 

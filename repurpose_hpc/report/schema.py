@@ -247,6 +247,16 @@ class _RunOptional(_Quality, _Verified, total=False):
         int,
         Key("sweeps after which outputs are exact, a rank for every worker", when="with `--exchange-late`"),
     ]
+    signal: Annotated[SignalPieces, Key("the signal, whose pieces are the samples", when="with `--signal`")]
+
+
+class SignalPieces(TypedDict):
+    """A signal and the pieces in which it is run."""
+
+    positions: Annotated[int, Key("of the signal, along time")]
+    outputs: Annotated[int, Key("along time, for all of it")]
+    piece: Annotated[int, Key("positions of a piece")]
+    advance: Annotated[int, Key("positions from one piece to the next")]
 
 
 class ImportCheck(TypedDict):

@@ -75,6 +75,7 @@ def _job(r: InferReport) -> Lines:
             "samples",
             f"{r['samples']:,} in batches of {_batch(r)}, {r['dtype']}{_formats(r)}{_resumed(r)}",
         ),
+        *_signal(r),
         ("input", r["input_placement"]),
         ("exchange", _exchange(r)),
         *_same_bits(r),
@@ -138,6 +139,16 @@ def _communication(r: InferReport) -> Lines:
         *_sweeps(r),
         ("messages", f"{r['messages']:,} per batch, {size(r['bytes_sent'])} per sample{_without_zeros(r)}"),
     ]
+
+
+def _signal(r: InferReport) -> Lines:
+    if "signal" not in r:
+        return []
+    positions, outputs, piece, advance = (
+        r["signal"][key] for key in ("positions", "outputs", "piece", "advance")
+    )
+    text = f"{positions:,} positions, {outputs:,} outputs; pieces of {piece:,}, one every {advance:,}"
+    return [("signal", text)]
 
 
 def _sweeps(r: InferReport) -> Lines:

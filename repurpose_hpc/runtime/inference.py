@@ -35,7 +35,7 @@ from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport
 from repurpose_hpc.runtime.loading import load_shards, release_compiler
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.recorder import Recorder
-from repurpose_hpc.runtime.setup import Clock, Job, Setup, open_input, settle
+from repurpose_hpc.runtime.setup import Clock, Job, Setup, network_samples, open_input, settle, signal_of
 from repurpose_hpc.runtime.shards import one_by_one
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.stream import Stream
@@ -162,17 +162,14 @@ def _make_program(setup: Setup, shards: list[Shard]) -> Program:
 
 
 def _open_source(setup: Setup, program: Program) -> Input:
-    """The input that a program takes.
+    """The input that a program takes; opened where it supplies something.
 
     Raises:
-        UserError: see ``Input``.
+        UserError: see ``network_samples`` and ``Input``.
     """
-    graph = setup.shard.graph
-
-    def feed(file: Samples) -> Samples:
-        return graph.ends.feed(file, graph.input_shape)
-
-    return Input(setup.job.input, program.input_columns, setup.samples, setup.job.options.dtype, feed)
+    job, columns = setup.job, program.input_columns
+    file = network_samples(job, setup.shard.graph) if columns.size else None
+    return Input(file, columns, setup.samples, job.options.dtype)
 
 
 def _try_out(
@@ -300,6 +297,7 @@ def _report(
         "throughput": (setup.samples - resumed) / seconds,
         **({"resumed_samples": resumed} if job.options.resume else {}),
         **_sweeps(setup),
+        **_signal(setup),
         **named_stages(setup.shard.graph, setup.stored.plan),
         "seconds": result.slowest_seconds(ranks),
         **demands,
@@ -316,6 +314,21 @@ def _sweeps(setup: Setup) -> dict[str, int]:
         return {}
     exact = 1 + rounds_of(setup.shard.graph, setup.stored.plan)
     return {"sweeps": setup.job.options.exchange_late, "sweeps_exact": exact}
+
+
+def _signal(setup: Setup) -> dict[str, dict[str, int]]:
+    """The keys of a report of a signal."""
+    if not setup.job.options.signal:
+        return {}
+    pieces, length = signal_of(setup.job, setup.shard.graph)
+    return {
+        "signal": {
+            "positions": length,
+            "outputs": pieces.count(length),
+            "piece": pieces.length,
+            "advance": pieces.advance,
+        }
+    }
 
 
 def _circumstances(setup: Setup) -> dict[str, object]:

@@ -34,6 +34,14 @@ class RunOptions(Declared):
         help="if this run ends early, let the same command go on where it ended, and do so now",
         more="keep the outputs of a run that ends early, and go on after those of an earlier one",
     )
+    signal: bool = option(
+        False,
+        kind=yes(),
+        help="DATA is one signal, longer than what the network takes; run it piece by piece",
+        more="DATA is one signal, longer along time than what the network takes. It is cut into pieces that "
+        "overlap, which are its samples, and `y` has a row for each output along time: exactly those of the "
+        "network built for the whole signal ([how](docs/convolutions.md#signals))",
+    )
     batch_size: int = option(256, kind=integer(1), metavar="N", help="samples per forward")
     verify: bool = option(
         False,

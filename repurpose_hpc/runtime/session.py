@@ -7,6 +7,7 @@ in ``infer``, and the outputs are gathered on the root.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, cast
@@ -18,6 +19,7 @@ from repurpose_hpc.io.samples import Samples, check_finite, check_range
 from repurpose_hpc.model.forward import apply_heads
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.precision import precision
+from repurpose_hpc.model.signals import Pieces
 from repurpose_hpc.mpi.agreement import agreed, check_same
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.store import StoredPlan, open_plan, read_shard
@@ -31,6 +33,7 @@ from repurpose_hpc.runtime.program import Program
 from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.shards import cast as cast_shard
 from repurpose_hpc.runtime.shards import one_by_one
+from repurpose_hpc.runtime.streams.joined import SignalReader
 from repurpose_hpc.runtime.streams.outputs import FiniteOutputs, OutputGather, in_order
 
 if TYPE_CHECKING:
@@ -151,6 +154,46 @@ class Session:
         finite.add(flat)
         finite.warn(self._dtype)
         return self._shaped(flat)
+
+    def signal(self, blocks: Iterable[np.ndarray | None]) -> Iterator[np.ndarray | None]:
+        """Compute the outputs of one signal that comes block by block and need not end; collective.
+
+        Ranks go on together: each takes a block, the root sends others the pieces that it completes, and all
+        yield once.  The outputs are exactly those of the network built for the whole signal; the last of them
+        come when the signal has ended.
+
+        Args:
+            blocks: on the root parts of the signal, in order, of any length along time, with the axes of a
+                sample (see ``Pieces``).  Other ranks give as many of None.
+
+        Yields:
+            on the root the outputs that are new, (outputs, neurons), for every block, and once more at the
+            end; None elsewhere.  An output comes with the block that completes its piece.
+
+        Raises:
+            UserError: on every rank: a network that takes no signals, another shape, values that are not
+                finite, or a signal that ends before a piece is full, or between two steps.
+        """
+        with agreed(self._comm):
+            reader = SignalReader(Pieces.of(self._graph))
+        for block in blocks:
+            yield self._pieces(reader, block)
+        yield self._pieces(reader, None, is_end=True)
+
+    def _pieces(
+        self, reader: SignalReader, block: np.ndarray | None, is_end: bool = False
+    ) -> np.ndarray | None:
+        """The outputs of the pieces that a block, or the end, completes; collective."""
+        is_root = self._comm is None or self._comm.rank == 0
+        x = None
+        with agreed(self._comm):
+            if is_root:
+                x = reader.end() if is_end else reader.add(block)
+        count = len(x) if x is not None else 0
+        if self._comm is not None:
+            count = self._comm.bcast(count, root=0)
+        y = self.run(x) if count else None
+        return reader.joined(cast("np.ndarray | None", y), is_end) if is_root else None
 
     def close(self) -> None:
         """Give back what MPI keeps; collective.  A closed session cannot run."""

@@ -16,6 +16,8 @@ from repurpose_hpc.fields import FieldError
 from repurpose_hpc.io.samples import Samples, open_samples
 from repurpose_hpc.model.comm_dtype import EXACT, SCALED
 from repurpose_hpc.model.labels import understood
+from repurpose_hpc.model.network import Network
+from repurpose_hpc.model.signals import Pieces, Signal
 from repurpose_hpc.mpi.agreement import collectively, in_unison
 from repurpose_hpc.mpi.groups import Groups
 from repurpose_hpc.plan.files.origin import sweeps_of
@@ -111,6 +113,7 @@ def settle(options: RunOptions, stored: StoredPlan, groups: Groups, comm: MPI.Co
     with collectively(comm):
         _check_scales(formats, stored)
         _check_resume(options, stored)
+        _check_signal(options)
         _check_sweeps(options, stored)
         if options.certify:
             _check_certify(options, formats)
@@ -151,6 +154,16 @@ def _check_resume(options: RunOptions, stored: StoredPlan) -> None:
         )
 
 
+def _check_signal(options: RunOptions) -> None:
+    """Refuse to resume a signal: where pieces overlap, a file does not have all outputs of each.
+
+    Raises:
+        FieldError: both are asked for.
+    """
+    if options.signal and options.resume:
+        raise FieldError("resume", "expected samples, got a signal, which is run in one go; leave it out")
+
+
 def _check_sweeps(options: RunOptions, stored: StoredPlan) -> None:
     """Refuse to run sweeps as other sweeps, or with a bound for the exact order.
 
@@ -189,10 +202,30 @@ def _check_certify(options: RunOptions, formats: Formats) -> None:
             )
 
 
+def network_samples(job: Job, graph: Network) -> Samples:
+    """The input of a job as the network takes it, as yet unread: a signal is read, and cut into pieces.
+
+    Raises:
+        UserError: a file that the network cannot take.
+    """
+    file = open_samples(job.input)
+    return Pieces.of(graph).samples(file) if job.options.signal else graph.ends.feed(file, graph.input_shape)
+
+
+def signal_of(job: Job, graph: Network) -> Signal:
+    """The signal that the input of a job is.
+
+    Raises:
+        UserError: it is none that the network can take.
+    """
+    file, pieces = open_samples(job.input), Pieces.of(graph)
+    return Signal(pieces, pieces.length_in(file))
+
+
 def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
     """The input of the network, ``understood``, on the root, and the number of samples; collective."""
     file, graph = None, shard.graph
     with collectively(comm):
         if comm.rank == 0:
-            file = understood(graph, graph.ends.feed(open_samples(job.input), graph.input_shape))
+            file = understood(graph, network_samples(job, graph))
     return file, comm.bcast(file.samples if file is not None else None, root=0)

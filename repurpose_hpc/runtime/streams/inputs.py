@@ -5,45 +5,34 @@ Every rank reads the columns of the file that it must supply; nothing is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import tee
-from pathlib import Path
 
 import numpy as np
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.blocks import Stretch
-from repurpose_hpc.io.samples import Samples, check_finite, open_samples
+from repurpose_hpc.io.samples import Samples, check_finite
 
 
 class Input:
     """The columns of the input file that this rank supplies.
 
     Args:
-        path: the file of samples; opened only where there are columns to read.
+        file: the samples of the network in it; None: there are no columns to read.
         columns: input neurons, (n,) int64.
         samples: how many there are, as the root found.
         dtype: of the batches.
-        feed: from the samples of the file to those of the network, such as ``Ends.feed``; where there is
-            something to compute, this rank does so with whole samples.
 
     Raises:
-        UserError: unreadable, or not the file that the root sees.
+        UserError: not the file that the root sees.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        columns: np.ndarray,
-        samples: int,
-        dtype: np.dtype,
-        feed: Callable[[Samples], Samples],
-    ) -> None:
-        self.columns, self.samples, self.dtype = columns, samples, dtype
-        self.file = feed(open_samples(path)) if columns.size else None
-        if self.file is not None and self.file.samples != samples:
+    def __init__(self, file: Samples | None, columns: np.ndarray, samples: int, dtype: np.dtype) -> None:
+        self.file, self.columns, self.samples, self.dtype = file, columns, samples, dtype
+        if file is not None and file.samples != samples:
             raise UserError(
-                f"{path}: expected {samples} samples as the first rank sees there, found {self.file.samples}"
+                f"{file.name}: expected {samples} samples as the first rank sees there, found {file.samples}"
                 "; put the file where every node sees the same one, or use --input-placement root"
             )
 

@@ -24,9 +24,10 @@ from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.runtime.checks import Checks
 from repurpose_hpc.runtime.program import Program
-from repurpose_hpc.runtime.setup import Setup
+from repurpose_hpc.runtime.setup import Setup, signal_of
 from repurpose_hpc.runtime.streams.blocks import shares, turn_size, turns
 from repurpose_hpc.runtime.streams.inputs import Input
+from repurpose_hpc.runtime.streams.joined import SignalOutput
 from repurpose_hpc.runtime.streams.outputs import (
     FiniteOutputs,
     NoOutput,
@@ -91,7 +92,9 @@ class Stream:
         outputs, dtype = graph.packed(options.dtype)
         shape = self.setup.samples, outputs
         with collectively(self.comm):
-            if self.checks is not None and options.resume:
+            if self.checks is not None and options.signal:
+                self.output = _signal_output(self.setup, path, temporary, dtype)
+            elif self.checks is not None and options.resume:
                 self.output = ResumableOutputFile(path, *shape, dtype, _resume_key(self.setup))
             elif self.checks is not None:
                 self.output = OutputFile(path, temporary, *shape, dtype)
@@ -167,6 +170,13 @@ class Stream:
         for first in range(0, len(packed), batch_size):
             batch = slice(first, first + batch_size)
             self.checks.add(packed[batch], None if outputs is None else outputs[batch])
+
+
+def _signal_output(setup: Setup, path: Path, temporary: Path, dtype: np.dtype) -> Output:
+    """The file of a signal, whose pieces are the samples; for the other arguments see ``OutputFile``."""
+    signal = signal_of(setup.job, setup.shard.graph)
+    shape = signal.pieces.count(signal.length), signal.pieces.neurons
+    return SignalOutput(OutputFile(path, temporary, *shape, dtype), signal)
 
 
 def _resume_key(setup: Setup) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.blocks import Stretch
+from repurpose_hpc.io.samples import open_samples
 from repurpose_hpc.runtime.streams import blocks
 from repurpose_hpc.runtime.streams.inputs import Input
 
@@ -40,7 +41,7 @@ def test_groups_share_the_samples_from_any_place_on(file, size, first, groups, b
         assert len(part) == groups and max(counts) - min(counts) <= 1
         assert all(block.size % batch_size == 0 or block.last == turn.last for block in part)
         parts.append(part)
-    source = Input(file, chosen, len(X), FLOAT, lambda samples: samples)
+    source = Input(open_samples(file) if columns else None, chosen, len(X), FLOAT)
     found = [list(source.blocks(part[group] for part in parts)) for group in range(groups)]
     together = [block for turn in zip(*found, strict=True) for block in turn]
     np.testing.assert_array_equal(np.concatenate(together), X[first:, chosen])
@@ -58,7 +59,7 @@ def test_what_is_not_finite_is_named(tmp_path):
     x = X.copy()
     x[7, 3] = np.nan
     np.save(tmp_path / "x.npy", x)
-    source = Input(tmp_path / "x.npy", np.array([1, 3]), len(X), FLOAT, lambda samples: samples)
+    source = Input(open_samples(tmp_path / "x.npy"), np.array([1, 3]), len(X), FLOAT)
     with pytest.raises(UserError, match="found nan in sample 7, column 3"):
         list(source.blocks([Stretch(2, 5), Stretch(6, 9)]))
 
@@ -111,7 +112,7 @@ def test_rows_of_hdf5(tmp_path, dtype, userblock, storage):
     with h5py.File(tmp_path / "x.h5", "w", userblock_size=userblock) as made:
         made["before"] = np.ones(100)
         made.create_dataset("x", data=X.astype(dtype), **storage)
-    source = Input(tmp_path / "x.h5", np.arange(5), len(X), FLOAT, lambda samples: samples)
+    source = Input(open_samples(tmp_path / "x.h5"), np.arange(5), len(X), FLOAT)
     for first in (0, 3):
         found = list(source.blocks([Stretch(first, 4), Stretch(6, 8), Stretch(8, 11)]))
         np.testing.assert_array_equal(np.concatenate(found), np.concatenate([X[first:4], X[6:]]))
