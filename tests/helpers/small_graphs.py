@@ -1,5 +1,7 @@
 """Small random networks with maps, branches, gates and several outputs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from repurpose_hpc.model.activations import RELU, Activation
@@ -269,3 +271,29 @@ def two_output_network() -> Network:
     maps = draw.mixing("conv", draw.builder.input("input", 2, (2, 2)), 2, square_window((2, 2)))
     vector = draw.mixing("dense", maps, 3, whole_map((2, 2)))
     return draw.builder.build((maps, vector), ("identity", "identity"))
+
+
+def along_time(
+    size: int, kernel: int, stride: int = 1, dilation: int = 1, pads: tuple[int, int] = (0, 0)
+) -> Window:
+    """A window along time, with zeros in front and behind."""
+    out = (size + sum(pads) - (kernel - 1) * dilation - 1) // stride + 1
+    return Window((size,), (kernel,), (stride,), (dilation,), (pads[0],), (out,))
+
+
+def signal_network(length: int, layers: Sequence[tuple], axes: tuple[int, int] = (0, 0)) -> Network:
+    """Convolutions, a residual around the second, and a pool, along time; the same weights for any length."""
+    draw = Draw(0)
+    source = tensor = draw.builder.input("input", 2, (length,))
+    size = length
+    for number, (kernel, stride, dilation, pads) in enumerate(layers):
+        over = along_time(size, kernel, stride, dilation, pads)
+        made = draw.builder.elementwise(f"a{number}", draw.mixing(f"c{number}", tensor, 3, over), TANH)
+        if over.positions == over.out and number:
+            made = draw.builder.combine(f"r{number}", made, tensor, "add")
+        tensor, (size,) = made, over.out
+    pool = along_time(size, 2, 2)
+    tensor = draw.builder.elementwise("end", draw.builder.pool("pool", tensor, "max", pool), RELU)
+    named = dict(zip((source, tensor), axes, strict=True))
+    names = {name: axis for name, axis in named.items() if axis}
+    return draw.builder.build((tensor,), ("identity",), axes=names)

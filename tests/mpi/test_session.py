@@ -12,6 +12,7 @@ from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.files.store import write_plan
+from repurpose_hpc.plan.plan import dense_plan
 from repurpose_hpc.restructure.cut import Cut
 from repurpose_hpc.restructure.job import restructure_network
 from repurpose_hpc.runtime.session import Session
@@ -86,6 +87,28 @@ def test_from_a_directory(mpi_tmp_path):
         y = session.run(x)
     if y is not None:
         np.testing.assert_allclose(y, forward(cut.network, x), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("more_workers", [0, 3])
+def test_a_signal_in_blocks(more_workers):
+    """The outputs of a network for all of it; a wrong block is refused on every rank."""
+    layers, workers = [(3, 1, 1, (1, 1)), (3, 2, 1, (1, 1))], COMM.size + more_workers
+    short, whole = (small_graphs.signal_network(length, layers) for length in (40, 40 + 4 * 57))
+    plan = dense_plan(short, workers, "partitioned", np.ones(workers))
+    x = np.random.default_rng(3).standard_normal(whole.input_shape)
+    blocks = [*np.split(x, [7, 41, 190], axis=1), np.empty((2, 0))]
+    with Session(Cut(short, plan), COMM, batch_size=2, dtype=np.float64) as session:
+        with pytest.raises(UserError, match=r"blocks: expected a signal of shape \(2, length\)"):
+            list(session.signal([x[:1]] if COMM.rank == 0 else [None]))
+        with pytest.raises(UserError, match="blocks: expected a signal of 40 positions and a multiple of 4"):
+            list(session.signal([x[:, :41]] if COMM.rank == 0 else [None]))
+        found = list(session.signal(blocks if COMM.rank == 0 else [None] * len(blocks)))
+    assert len(found) == len(blocks) + 1
+    if COMM.rank == 0:
+        y = np.concatenate(found)
+        np.testing.assert_allclose(y.T, forward(whole, x.reshape(1, -1)).reshape(3, -1), rtol=0, atol=1e-12)
+    else:
+        assert found == [None] * len(found)
 
 
 def test_more_ranks_than_workers_are_refused_on_every_rank():

@@ -5,42 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.small_graphs import Draw
+from helpers.small_graphs import Draw, along_time, signal_network
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.io.samples import Samples
-from repurpose_hpc.model.activations import RELU, Activation
 from repurpose_hpc.model.forward import forward
-from repurpose_hpc.model.operations import Window
 from repurpose_hpc.model.signals import Pieces
 from repurpose_hpc.model.tiles import divisions, tileable, tiled
 from repurpose_hpc.runtime.streams.joined import Joined, SignalReader
 
 CHANNELS, OUTPUTS = 2, 3
-TANH = Activation("tanh")
-
-
-def window(size, kernel, stride=1, dilation=1, pads=(0, 0)):
-    """Along time, with zeros in front and behind."""
-    out = (size + sum(pads) - (kernel - 1) * dilation - 1) // stride + 1
-    return Window((size,), (kernel,), (stride,), (dilation,), (pads[0],), (out,))
-
-
-def network(length, layers, axes=(0, 0), seed=0):
-    """Convolutions, a residual around the second, and a pool, along time; the same weights for any length."""
-    draw = Draw(seed)
-    source = tensor = draw.builder.input("input", CHANNELS, (length,))
-    size = length
-    for number, (kernel, stride, dilation, pads) in enumerate(layers):
-        over = window(size, kernel, stride, dilation, pads)
-        made = draw.builder.elementwise(f"a{number}", draw.mixing(f"c{number}", tensor, OUTPUTS, over), TANH)
-        if over.positions == over.out and number:
-            made = draw.builder.combine(f"r{number}", made, tensor, "add")
-        tensor, (size,) = made, over.out
-    pool = window(size, 2, 2)
-    tensor = draw.builder.elementwise("end", draw.builder.pool("pool", tensor, "max", pool), RELU)
-    named = dict(zip((source, tensor), axes, strict=True))
-    names = {name: axis for name, axis in named.items() if axis}
-    return draw.builder.build((tensor,), ("identity",), axes=names)
 
 
 @st.composite
@@ -53,9 +26,9 @@ def problems(draw):
         layers.append((kernel, draw(st.integers(1, 2)), dilation, pads))
     axes = draw(st.sampled_from([(0, 0), (1, 0), (1, 1)]))
     length = draw(st.integers(130, 160))
-    short = network(length, layers, axes)
+    short = signal_network(length, layers, axes)
     pieces = Pieces.of(short)
-    long = network(length + pieces.step * draw(st.integers(0, 90)), layers, axes)
+    long = signal_network(length + pieces.step * draw(st.integers(0, 90)), layers, axes)
     return short, pieces, long
 
 
@@ -106,7 +79,7 @@ def test_blocks_of_any_length_make_the_same(problem, seed):
 
 
 def test_networks_by_position_have_the_same_pieces():
-    short = network(90, [(3, 1, 1, (1, 1)), (5, 2, 1, (2, 2)), (3, 1, 2, (2, 2))])
+    short = signal_network(90, [(3, 1, 1, (1, 1)), (5, 2, 1, (2, 2)), (3, 1, 2, (2, 2))])
     shapes = [shape for shape in short.positions_of.values() if shape]
     cut = tiled(short, tileable(short), next(divisions(shapes, np.ones(3))))
     assert len(cut.operations) > len(short.operations)
@@ -116,8 +89,8 @@ def test_networks_by_position_have_the_same_pieces():
 def test_a_mean_over_the_whole_input_is_refused():
     draw = Draw(0)
     image = draw.builder.input("input", CHANNELS, (30,))
-    mixed = draw.mixing("mix", image, OUTPUTS, window(30, 3, pads=(1, 1)))
-    mean = draw.builder.pool("mean", mixed, "average", window(30, 30))
+    mixed = draw.mixing("mix", image, OUTPUTS, along_time(30, 3, pads=(1, 1)))
+    mean = draw.builder.pool("mean", mixed, "average", along_time(30, 30))
     gated = draw.builder.combine("gate", mixed, mean, "multiply")
     with pytest.raises(UserError, match="signal: expected operations that do the same .* found gate"):
         Pieces.of(draw.builder.build((gated,), ("identity",)))
@@ -125,13 +98,16 @@ def test_a_mean_over_the_whole_input_is_refused():
 
 def test_outputs_that_all_see_an_end_are_refused():
     with pytest.raises(UserError, match="two in a row or more see neither end of the 20 positions"):
-        Pieces.of(network(20, [(9, 1, 1, (4, 4)), (9, 1, 1, (4, 4)), (9, 1, 1, (4, 4))]))
+        Pieces.of(signal_network(20, [(9, 1, 1, (4, 4)), (9, 1, 1, (4, 4)), (9, 1, 1, (4, 4))]))
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((CHANNELS, 59), "a signal of 60 positions and a multiple of 4 more, at least, found 59; take a model"),
+        (
+            (CHANNELS, 59),
+            "a signal of 60 positions and a multiple of 4 more, at least, found 59; take a model",
+        ),
         ((CHANNELS, 62), "found 62; leave out the last 2, or add 2"),
         ((64, CHANNELS), r"a signal of shape \(2, length\), found \(64, 2\); transpose it"),
         ((3, 64), r"a signal of shape \(2, length\), found \(3, 64\)"),
@@ -139,6 +115,6 @@ def test_outputs_that_all_see_an_end_are_refused():
     ],
 )
 def test_signals_that_do_not_fit_are_refused(shape, message):
-    pieces = Pieces.of(network(60, [(3, 2, 1, (1, 1))]))
+    pieces = Pieces.of(signal_network(60, [(3, 2, 1, (1, 1))]))
     with pytest.raises(UserError, match=message):
         pieces.samples(Samples.of(np.zeros(shape)))
