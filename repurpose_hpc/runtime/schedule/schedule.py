@@ -21,7 +21,7 @@ import numpy as np
 
 from repurpose_hpc.kernels import keep_samples
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.calls import PACK, Call, Labelled, Traffic, labelled
+from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call, Labelled, Traffic, labelled
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
@@ -79,6 +79,7 @@ class Schedule:
         self._requests: list[Request] = []  # kept, as the calls have addresses of what they use
         calls: list[Labelled] = []
         beginning: list[Labelled] = []
+        ending: list[Labelled] = []
         before = parts[0]
         for scope, now in zip(scopes, parts, strict=True):
             if not any(part.samples for part in now):
@@ -89,9 +90,11 @@ class Schedule:
                 calls_of_parts.append(_PartCalls(scope, part, make_request, len(self._requests)))
                 self._requests += calls_of_parts[-1].requests.values()
             beginning += [call for each in calls_of_parts for call in each.beginning]
+            ending += [call for each in calls_of_parts for call in each.ending]
             calls += _in_turns([each.rounds for each in calls_of_parts])
             before = now
-        calls = [*beginning, *calls]
+        progress = [call for request in self._requests for call in request.progress]
+        calls = [*beginning, *_with_progress(calls, progress[:1]), *ending]
         self.labels = [label for label, _ in calls]
         traffic = [label.traffic for label in self.labels if label.traffic is not None]
         self.marks = len(calls) + sum(len(each.sent) + len(each.received) for each in traffic)
@@ -120,7 +123,7 @@ class _PartCalls:
 
     Attributes:
         requests: of each exchange.
-        beginning: the calls when a forward begins.
+        beginning, ending: the calls when a forward begins, and when it ends.
         rounds: the calls of each round.
     """
 
@@ -139,6 +142,7 @@ class _PartCalls:
             for member in step.exchanges:
                 self._readers.setdefault(member, []).append(step.name)
         self.beginning = [call for exchange in exchanges for call in self._begun(exchange)]
+        self.ending = [call for exchange in exchanges for call in self._ended(exchange)]
         self.rounds = self._make_rounds(rounds, inputs)
 
     def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Labelled]]:
@@ -152,13 +156,15 @@ class _PartCalls:
             transfers = dict.fromkeys(step.ghosts for step in waiting)
             arriving += [call for ghosts in transfers for call in self._arrived(ghosts)]
             arriving += [call for step in waiting for call in self._end(step)]
+            arriving += [call for exchange in exchanges for call in self._used(exchange)]
         return calls_of_rounds
 
     def _begin(self, step: Step, waits: bool) -> list[Labelled]:
         """Calls of a step that need no messages; if it waits, without the products with own neurons."""
         if not isinstance(step, MixingStep):
             return [*self._label(step.name, step.calls(self._part)), *self._completed(step.target)]
-        sums = self._label(step.name, step.sum_calls(self._part)) + self._packed(step.sums.exchange)
+        freed, sums = self._freed(step.sums.exchange), self._label(step.name, step.sum_calls(self._part))
+        sums = [*freed, *sums, *self._packed(step.sums.exchange)]
         return sums if waits else [*sums, *self._own(step), *self._end(step)]
 
     def _own(self, step: MixingStep) -> list[Labelled]:
@@ -174,8 +180,16 @@ class _PartCalls:
         if ghosts is None:
             return []
         readers = self._readers_of(ghosts.exchange)
-        packing = self._label(readers, ghosts.pack_calls(self._part)) + self._packed(ghosts.exchange)
+        freed, packing = self._freed(ghosts.exchange), self._label(readers, ghosts.pack_calls(self._part))
+        packing = [*freed, *packing, *self._packed(ghosts.exchange)]
         return packing + self._label(readers, ghosts.near_calls(self._part))
+
+    def _freed(self, member: Exchange) -> list[Labelled]:
+        """Calls before a member of an exchange is packed: if it is the first one, what was sent is gone."""
+        exchange = self._exchange_of.get(member)
+        if exchange is None or self._unpacked[exchange] < len(exchange.members):
+            return []
+        return self._label(self._readers_of(exchange), self.requests[exchange].free)
 
     def _packed(self, member: Exchange) -> list[Labelled]:
         """Calls that follow when a member of an exchange is packed: if it was the last one, posting."""
@@ -197,6 +211,14 @@ class _PartCalls:
         """Calls that wait for what others send."""
         calls, traffic = self.requests[exchange].wait, self._received(exchange)
         return self._label(self._readers_of(exchange), calls, arrived=True, traffic=traffic)
+
+    def _used(self, exchange: Exchange) -> list[Labelled]:
+        """Calls when what others sent has been used."""
+        return self._label(self._readers_of(exchange), self.requests[exchange].renew)
+
+    def _ended(self, exchange: Exchange) -> list[Labelled]:
+        """Calls when a forward ends."""
+        return self._label(self._readers_of(exchange), self.requests[exchange].end)
 
     def _arrived(self, ghosts: GhostTransfer) -> list[Labelled]:
         """Calls that bring ghosts where they are read."""
@@ -240,6 +262,18 @@ def _to_the_front(
             part.number,
         )
     ]
+
+
+def _with_progress(calls: Iterable[Labelled], progress: Sequence[Call]) -> list[Labelled]:
+    """Calls, with one that lets MPI go on with large messages before every step that computes."""
+    going_on: list[Labelled] = []
+    step = None
+    for label, call in calls:
+        if label.category == COMPUTE and (label.layer, label.part) != step:
+            going_on += labelled(progress, label.layer, label.part)
+            step = label.layer, label.part
+        going_on.append((label, call))
+    return going_on
 
 
 def _in_turns(parts: Iterable[list[list[Labelled]]]) -> list[Labelled]:
