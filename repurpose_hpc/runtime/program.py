@@ -253,9 +253,15 @@ class Program:
     def free(self) -> None:
         """Give back what MPI keeps for the transport and the batch sizes so far; collective.
 
-        A later forward makes it anew.
+        A later forward makes it anew.  A promise of one that was to follow is void.
         """
+        promised, self._promised = self._promised, None
+        if promised is not None and self._transport is not None:
+            self._transport.turn(False)
+            self._schedules[promised].break_off()
         self._schedules.clear()
+        if promised is not None and self._comm is not None:
+            self._comm.Barrier()  # nobody may send before all have given up what they were to receive
         self._samples = 0
         if self._transport is not None:
             self._transport.free()

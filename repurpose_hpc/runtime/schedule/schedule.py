@@ -117,6 +117,12 @@ class Schedule:
         outputs = [_flat(part) for part in self._outputs]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
 
+    def break_off(self) -> None:
+        """Wait for what was sent in a forward behind which nothing will come, against what was said in it."""
+        for request in self._requests:
+            for _, function, arguments in request.end:
+                function(*arguments)
+
 
 class _PartCalls:
     """The calls of a scope for a part of a batch.

@@ -34,5 +34,4 @@ class Persistent(Transport):
 
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
         requests = Requests([self.comm.Alltoallv_init(sent.specification(), received.specification())])
-        request = Request([], [start_all(requests.span)], [wait_all(requests)], (sent, received, requests))
-        return self.unhurried(request, sent, received)
+        return Request([], [start_all(requests.span)], [wait_all(requests)], (sent, received, requests))
