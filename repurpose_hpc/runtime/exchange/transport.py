@@ -7,17 +7,16 @@ transport carries it; after it the receive buffers have the same bits.
 A transport is a class in a file of its own in ``transports``, under a name given by ``@transport(NAME)``.
 An object of the class carries the exchanges of one program, until it is freed.
 
-Large messages take long, so a rank does not wait for what it sends when it waits for what it gets, but
-before it packs again.  Where the next forward is known to be of the same schedule (see ``Transport.turn``),
-that is in the next forward, and what is received then is waited for as soon as what came has been used.
-Between forwards of different schedules nothing travels: they have their buffers in common.
+Large messages take long.  A rank waits for one that it sends not where it waits for what it gets, but before
+it packs again, or when the forward ends.  If it is known that the next forward is of the same schedule (see
+``Transport.turn``), it is not waited for at the end, and what the next forward receives is started as soon as
+what came has been used.  Between forwards of different schedules nothing travels, as these have their buffers
+in common.
 
-Nobody waits in a circle.  Say that a rank waits in its forward n for a message, or for one that it sent in
-forward n - 1 to be gone.  The former depends on what its sender does before it sends, in rounds of forward n
-before this one.  The latter depends on its receiver coming to forward n - 1, where it waits for that message;
-at the end of forward n itself a rank waits for what it sent in it, and its receiver comes to where it needs
-it, which depends on rounds before that alone.  So what is waited for always comes in an earlier round, or an
-earlier forward.
+Nobody waits in a circle.  Order all waits by forward, then by round, with those for sends of the same forward
+last.  A rank that waits for a message needs its sender to come to the end of the round before.  A rank that
+waits for a send to be over needs its receiver to come to where it waits for that message; this is in an
+earlier forward, or in a round of this one.  So whoever is waited for has only earlier waits before it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ all steps that can follow without further messages.  Ghosts and sums for other r
 they are there, and posted as soon as everything in the same message is packed.  Products with own neurons of
 mixings that wait for the next round come last, after everything of the round is posted.
 
+While large messages travel, MPI is called once before every step that computes: most libraries go on with
+them only then.
+
 A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
 messages of one travel, the rank computes with another.  The order is the same on all ranks.
 
