@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .arguments import INDEX_DTYPE, AttentionRule, Epilogue, MembraneRule, Types, Window2D
+from .arguments import INDEX_DTYPE, AttentionRule, Epilogue, MembraneRule, Region, Types, Window2D
 from .llvm.sparse_rows import ALIKE_ROWS
 from .llvm.vectors import CACHE_LINE
 from .maps.activations import ACTIVATION_CODES, activate
@@ -40,6 +40,7 @@ __all__ = [
     "Epilogue",
     "MembraneRule",
     "Recording",
+    "Region",
     "Types",
     "Window2D",
     "activate",

@@ -34,6 +34,18 @@ class Window2D(NamedTuple):
     pads: Pair
 
 
+class Region(NamedTuple):
+    """A rectangle of a map, in pairs for rows and columns: the first one, and the end."""
+
+    first: Pair
+    end: Pair
+
+    @classmethod
+    def whole(cls, shape: Pair) -> Region:
+        """All of a map."""
+        return cls((0, 0), shape)
+
+
 class AttentionRule(NamedTuple):
     """What becomes of the products of queries with keys, and which keys a query sees.
 
@@ -252,11 +264,13 @@ class Value:
 INTEGER, FLOAT, PAIR = Value(0), Value(0.0), Value((0, 0))
 EPILOGUE = Value(Epilogue(0, 0.0, 0.0))
 WINDOW = Value(Window2D(*[(0, 0)] * 4))
+REGION = Value(Region(*[(0, 0)] * 2))
 ATTENTION = Value(AttentionRule(0.0, 0.0, 0, 0))
 MEMBRANE = Value(MembraneRule(0, 0, 0, 0))
 # Named in the loop that replays.
 TUPLES: dict[str, Callable] = {
-    tuple_type.__name__: tuple_type for tuple_type in (AttentionRule, Epilogue, MembraneRule, Window2D)
+    tuple_type.__name__: tuple_type
+    for tuple_type in (AttentionRule, Epilogue, MembraneRule, Region, Window2D)
 }
 
 

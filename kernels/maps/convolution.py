@@ -8,7 +8,19 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ..arguments import EPILOGUE, INTEGER, REAL, STORED, WINDOW, Array, Epilogue, Pair, Window2D
+from ..arguments import (
+    EPILOGUE,
+    INTEGER,
+    REAL,
+    REGION,
+    STORED,
+    WINDOW,
+    Array,
+    Epilogue,
+    Pair,
+    Region,
+    Window2D,
+)
 from ..jit import jit
 from ..llvm.channels import width_for_row
 from ..llvm.panel import PANEL_NEURONS, PANEL_VECTORS
@@ -64,6 +76,7 @@ def _filled(count: int, size: int) -> int:
         "by_channels": INTEGER,
         "x": _MAPS,
         "window": WINDOW,
+        "region": REGION,
         "start": _MAPS,
         "out": _MAPS,
         "epilogue": EPILOGUE,
@@ -76,11 +89,12 @@ def convolve_direct(
     by_channels: int,
     x: np.ndarray,
     window: Window2D,
+    region: Region,
     start: np.ndarray,
     out: np.ndarray,
     epilogue: Epilogue,
 ) -> None:
-    """out = act(start + W * x), the convolution of every sample.
+    """out = act(start + W * x), the convolution of every sample, in a region of its maps.
 
     Args:
         panels: W, (m, K = n · kh · kw), by ``pack_panels`` with ``convolution_rows``.
@@ -88,23 +102,25 @@ def convolve_direct(
         by_channels: 1: vectors are of neurons; 0: of positions.
         x: (n, batch, H, W), not overlapping out.
         window: of the convolution.
+        region: of the maps of ``out``; nothing else of them is written.
         start: (m, 1, 1, 1), a bias, or ``out`` itself.
         out: (m, batch, OH, OW).
         epilogue: activation.
     """
     if out.size == 0:
         return
-    (heights, width), count, lane = out.shape[2:], len(panels), lanes(x.dtype)
+    (top, left), (bottom, right) = region.first, region.end
+    width, count, lane = right - left, len(panels), lanes(x.dtype)
     tile = width_for_row(width)
     longest = STRIP_TILES * tile if by_channels else STRIP_PANELS * PANEL_VECTORS * lane
-    copy = _space_for(x, out, window, longest)
+    copy = _space_for(x, (bottom - top, width), window, longest)
     near = np.empty(_near_size(panels, x, copy, BATCH_PANELS if by_channels else 1), x.dtype)
     weights = Stored(panels, scales, near)
     sums = np.empty((count, PANEL_NEURONS, 0 if by_channels else longest), x.dtype)
     tiles = np.empty(STRIP_TILES * count * MOST_SAMPLES * lane if by_channels else 0, x.dtype)
     for b in range(x.shape[1]):
-        for p in range(0, heights, copy.rows):
-            rows = Rows(b, p, min(copy.rows, heights - p))
+        for p in range(top, bottom, copy.rows):
+            rows = Rows(b, p, min(copy.rows, bottom - p), left, width)
             _copy_sample(x, window, rows, copy)
             if by_channels:
                 end = rows.height * -(-width // tile)
@@ -118,15 +134,32 @@ def convolve_direct(
                     strip = Strip(first, min(longest, end - first))
                     multiply_positions(weights, copy, strip, sums)
                     take_positions(sums, strip, rows, copy.layout.pitch, start, out)
-            for i in range(len(out)):
-                finished = out[i, b, p : p + rows.height]
-                activate_in_place(finished, epilogue.code, epilogue.alpha, epilogue.beta)
+            _activate(out, rows, epilogue)
 
 
 @jit
-def _space_for(x: np.ndarray, out: np.ndarray, window: Window2D, longest: int) -> Copy:
-    """Memory for the copy of some output rows at a time, for strips of ``longest`` positions."""
-    heights, width = out.shape[2:]
+def _activate(out: np.ndarray, rows: Rows, epilogue: Epilogue) -> None:
+    """Apply the activation where sums are complete: to all columns at once, or row by row."""
+    whole = rows.width == out.shape[3]
+    count, length = (1, rows.height * rows.width) if whole else (rows.height, rows.width)
+    flat = out.reshape(-1)
+    for i in range(len(out)):
+        begin = map_start(out, i, rows.sample) + rows.p * out.shape[3] + rows.q
+        for r in range(count):
+            first = begin + r * out.shape[3]
+            activate_in_place(flat[first : first + length], epilogue.code, epilogue.alpha, epilogue.beta)
+
+
+@jit
+def _space_for(x: np.ndarray, shape: Pair, window: Window2D, longest: int) -> Copy:
+    """Memory for the copy of some output rows at a time, for strips of ``longest`` positions.
+
+    Args:
+        x: the maps.
+        shape: of the region of the output.
+        window, longest: see ``convolve_direct``.
+    """
+    heights, width = shape
     kernel = window.kernel
     rows = rows_of_a_copy(x, heights, width, window)
     layout = layout_of((rows, width), window)
@@ -149,7 +182,7 @@ def _near_size(panels: np.ndarray, x: np.ndarray, copy: Copy, together: int) -> 
 @jit
 def _copy_sample(x: np.ndarray, window: Window2D, rows: Rows, copy: Copy) -> None:
     strides, pads, size = window.strides, window.pads, size_of(copy.layout)
-    seen = Seen(rows.p * strides[0] - pads[0], -pads[1], strides, 0.0)
+    seen = Seen(rows.p * strides[0] - pads[0], rows.q * strides[1] - pads[1], strides, 0.0)
     for j in range(x.shape[0]):
         start = map_start(x, j, rows.sample)
         copy_map(x.reshape(-1), start, x.shape[2:], seen, copy.layout, copy.maps, j * size)
@@ -162,11 +195,13 @@ def _share_panels(
     by_channels: int,
     x: np.ndarray,
     window: Window2D,
+    region: Region,
     start: np.ndarray,
     out: np.ndarray,
     epilogue: Epilogue,
 ) -> tuple[int, tuple]:
-    positions = out.size // max(1, len(out))
+    (top, left), (bottom, right) = region
+    positions = x.shape[1] * (bottom - top) * (right - left)
     return panels.size * positions, (row_shares(np.arange(len(panels) + 1), threads),)
 
 
@@ -177,6 +212,7 @@ def convolve_threads(
     by_channels: int,
     x: np.ndarray,
     window: Window2D,
+    region: Region,
     start: np.ndarray,
     out: np.ndarray,
     epilogue: Epilogue,
@@ -185,13 +221,23 @@ def convolve_threads(
     """``convolve_direct`` by several threads, each with its ``shares`` of the panels of neurons."""
     # Threads are handed the parts of tuples: Numba refuses tuples inside tuples there.
     (kernel, strides, dilations, pads), (code, alpha, beta) = window, epilogue
+    begin, end = region
     R = panels.shape[2]
     for t in numba.prange(len(shares) - 1):
         first, last = shares[t], shares[t + 1]
         rows = slice(first * R, min(last * R, len(out)))
         own_panels, own_scales = panels[first:last], scales[first * R : last * R]
         own_window = Window2D(kernel, strides, dilations, pads)
-        own_epilogue = Epilogue(code, alpha, beta)
+        own_region, own_epilogue = Region(begin, end), Epilogue(code, alpha, beta)
+        own_start, own_out = start[rows], out[rows]
         convolve_direct(
-            own_panels, own_scales, by_channels, x, own_window, start[rows], out[rows], own_epilogue
+            own_panels,
+            own_scales,
+            by_channels,
+            x,
+            own_window,
+            own_region,
+            own_start,
+            own_out,
+            own_epilogue,
         )

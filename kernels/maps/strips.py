@@ -41,11 +41,13 @@ class Copy(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Output rows that a copy is for: so many of a sample from ``p`` on."""
+    """Output rows that a copy is for: so many of a sample from ``p`` on, so wide from column ``q`` on."""
 
     sample: int
     p: int
     height: int
+    q: int
+    width: int
 
 
 class Strip(NamedTuple):
@@ -73,13 +75,13 @@ def take_positions(
     sums: np.ndarray, strip: Strip, rows: Rows, pitch: int, start: np.ndarray, out: np.ndarray
 ) -> None:
     """out = start + sums, at the positions of a strip that are in rows of the output."""
-    onto, width, end = start.shape[1:] == out.shape[1:], out.shape[3], strip.first + strip.length
+    onto, end = start.shape[1:] == out.shape[1:], strip.first + strip.length
     for i in range(out.shape[0]):
-        base = map_start(out, i, rows.sample) + rows.p * width
+        base = map_start(out, i, rows.sample) + rows.p * out.shape[3] + rows.q
         product = i * sums.shape[2] - strip.first
         for r in range(strip.first // pitch, min(rows.height, -(-end // pitch))):
-            left, right = max(strip.first, r * pitch), min(end, r * pitch + width)
-            to = base + left - r * (pitch - width)
+            left, right = max(strip.first, r * pitch), min(end, r * pitch + rows.width)
+            to = base + left - r * (pitch - out.shape[3])
             add_row(start, to if onto else i, onto, sums, product + left, out, to, right - left)
 
 
@@ -107,11 +109,12 @@ def take_tiles(
     sums: np.ndarray, panels: int, strip: Strip, rows: Rows, tile: int, start: np.ndarray, out: np.ndarray
 ) -> None:
     """out = start + sums, of the tiles of a strip."""
-    onto, width, lane = start.shape[1:] == out.shape[1:], out.shape[3], lanes(sums.dtype)
-    across, maps = -(-width // tile), out.shape[1] * out.shape[2] * width
+    onto, lane = start.shape[1:] == out.shape[1:], lanes(sums.dtype)
+    across, maps = -(-rows.width // tile), out.shape[1] * out.shape[2] * out.shape[3]
     for t in range(strip.length):
         p, q = (strip.first + t) // across, (strip.first + t) % across * tile
-        count, place = min(tile, width - q), map_start(out, 0, rows.sample) + (rows.p + p) * width + q
+        count = min(tile, rows.width - q)
+        place = map_start(out, 0, rows.sample) + (rows.p + p) * out.shape[3] + rows.q + q
         for panel in range(panels):
             first = (t * panels + panel) * MOST_SAMPLES * lane
             transpose_samples(sums, first)

@@ -118,7 +118,7 @@ class Program:
         self._outputs = [lowering.tensors[tensor] for tensor in graph.output_tensors]
         self._scopes = scopes_of(lowering, graph, max_batch, comm)
         self._wanted = np.zeros(max_batch, np.int64)
-        self._exchanges = [exchange for _, _, exchanges in self._rounds for exchange in exchanges]
+        self._exchanges = [exchange for one in self._rounds for exchange in one.exchanges]
         steps = [step for *_, step in lowering.operations if not isinstance(step, LocalStep)]
         self.blocks = [report for step in steps for report in step.reports]
         values = {mixing.name: graph.values(mixing.target) for mixing in graph.mixings}
@@ -155,7 +155,7 @@ class Program:
     @property
     def rounds(self) -> int:
         """Rounds of exchanges in one forward, the same on all ranks; those of parts overlap."""
-        return sum(bool(exchanges) for _, _, exchanges in self._rounds)
+        return sum(bool(one.exchanges) for one in self._rounds)
 
     def forward(self, X: np.ndarray, wanted: np.ndarray | None = None, goes_on: bool = False) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size and the same samples wanted.

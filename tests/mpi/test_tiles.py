@@ -9,16 +9,20 @@ from helpers.covering import covering
 from helpers.programs import counting, make_program, run_program
 from helpers.roots import by_root
 from helpers.small_graphs import (
+    Draw,
     convolutional_network,
     filtered_network,
     normalised_network,
     residual_network,
+    square_window,
 )
 from repurpose_hpc.io.samples import Samples
+from repurpose_hpc.model.activations import RELU
 from repurpose_hpc.model.forward import apply_heads, forward
 from repurpose_hpc.model.tiles import divisions, tileable, tiled
 from repurpose_hpc.plan.plan import PLACEMENTS, REPLICATED, dense_plan
 from repurpose_hpc.restructure.job import restructure_network
+from repurpose_hpc.runtime.schedule import ahead
 
 pytestmark = pytest.mark.mpi
 
@@ -31,6 +35,11 @@ TOLERANCE = {np.float64: 1e-12, np.float32: 1e-5}
 # One worker for each rank, or several, of which ranks host different numbers.
 MORE_WORKERS = (0, 3)
 COUNT = 7
+
+
+@pytest.fixture(autouse=True)
+def insides_however_small(monkeypatch):
+    monkeypatch.setattr(ahead, "LEAST_INSIDE", 1)
 
 
 def shared_out(network, layers, workers, placement):
@@ -74,6 +83,28 @@ def test_what_is_handed_to_mpi_is_what_the_plan_says(name):
         values * COUNT,
     ]
     assert handed.calls == program.rounds
+    program.free()
+
+
+def test_the_inside_of_a_tile_is_computed_while_its_halo_travels():
+    draw, size, workers = Draw(0), (11 * COMM.size, 13), COMM.size
+    image = draw.builder.input("input", 2, size)
+    first = draw.mixing("first", image, 3, square_window(size))
+    second = draw.builder.elementwise("a", draw.mixing("second", first, 4, square_window(size)), RELU)
+    network = draw.builder.build((second,), ("identity",))
+    cut, plan = shared_out(network, 2, workers, REPLICATED)
+    # Without clocks: convolutions are direct.
+    x = np.random.default_rng(1).standard_normal((5, network.inputs))
+    program = make_program(cut, plan, 5, deterministic=True)
+    expected = forward(network, x)
+    tolerance = 1e-12 * np.abs(expected).max()
+    np.testing.assert_allclose(run_program(program, cut, x), expected, rtol=0, atol=tolerance)
+    (schedule,) = program._schedules.values()
+    labels = [(label.layer, label.call) for label in schedule.labels]
+    calls = [n for n, label in enumerate(labels) if label == (f"second@{COMM.rank}", "convolve_direct")]
+    waits = [n for n, label in enumerate(schedule.labels) if label.category == "wait"]
+    if COMM.size > 1:
+        assert calls[0] < waits[0] < calls[1]
     program.free()
 
 

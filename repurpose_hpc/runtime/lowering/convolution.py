@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from repurpose_hpc.kernels import channels_are_faster, convolution_rows, convolve_direct, finish, patches
+from repurpose_hpc.kernels import (
+    Region,
+    channels_are_faster,
+    convolution_rows,
+    convolve_direct,
+    finish,
+    patches,
+)
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Window
 from repurpose_hpc.model.weights import SparseWeights, Weights
@@ -141,11 +148,18 @@ class Direct:
         self, X: np.ndarray, start: np.ndarray, out: np.ndarray, scratch: Scratch, epilogue: Epilogue
     ) -> list[Call]:
         """See ``Product``."""
+        return [self.call_for(Region.whole(two(self.window.out)), X, start, out, epilogue)]
+
+    def call_for(
+        self, region: Region, X: np.ndarray, start: np.ndarray, out: np.ndarray, epilogue: Epilogue
+    ) -> Call:
+        """The call that computes a region of the maps; see ``Product`` for the rest."""
         window, x = self.window, as_maps(X, self.window.positions)
         target = as_maps(out.reshape(len(out), X.shape[1], out.shape[1] // X.shape[1]), window.out)
         first = target if start is out else start.reshape(-1, 1, 1, 1)
         weights = self.panels, self.scales, int(self.by_channels)
-        return [(COMPUTE, convolve_direct, (*weights, x, on_two_axes(window), first, target, epilogue))]
+        arguments = *weights, x, on_two_axes(window), region, first, target, epilogue
+        return COMPUTE, convolve_direct, arguments
 
 
 def choose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,27 @@ class LocalStep:
         """Calls that compute it for a part of a batch."""
         maps = [buffer.maps(part) for buffer in (*self.sources, self.target)]
         return [(COMPUTE, function, arguments) for function, arguments in self._make(*maps)]
+
+
+class StitchStep(LocalStep):
+    """A map put together of others, of which some may be there before the rest.
+
+    Attributes:
+        index: of the operation: where each position comes from.
+    """
+
+    def __init__(self, op: Stitch, *others: Any) -> None:
+        """See ``LocalStep``."""
+        super().__init__(op, *others)
+        self.index = op.index
+
+    def known(self, is_there: Sequence[bool]) -> np.ndarray:
+        """Whether each position comes from a source that is there, (values,) bool."""
+        return np.repeat(is_there, [source.values for source in self.sources])[self.index]
+
+    def calls_of(self, part: Part, chosen: Sequence[bool]) -> list[Call]:
+        """The calls for some of the sources."""
+        return list(compress(self.calls(part), chosen))
 
 
 # From the sources and the target, each (rows, batch, values): functions and their arguments.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from repurpose_hpc.model.activations import IDENTITY
 from repurpose_hpc.model.network import Network
 from repurpose_hpc.model.normalisations import Normalisation
-from repurpose_hpc.model.operations import Elementwise, Mixing, Operation
+from repurpose_hpc.model.operations import Elementwise, Mixing, Operation, Stitch
 from repurpose_hpc.plan.shard import Shard
 from repurpose_hpc.runtime.buffers import Buffer
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
 from repurpose_hpc.runtime.lowering.blocks import Epilogue, epilogue_of
-from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep
+from repurpose_hpc.runtime.lowering.local import ENDING, LocalStep, StitchStep
 from repurpose_hpc.runtime.lowering.mixings import CommonMixingStep, MixingStep, Tensor
 from repurpose_hpc.runtime.lowering.normalisation import (
     Group,
@@ -92,7 +92,8 @@ class Lowering:
             return self._mixing_step(op, target, epilogue)
         sources = [self.tensors[source] for source in op.sources]
         spaces = [self._graph.space(tensor) for tensor in (*op.sources, op.target)]
-        return LocalStep(op, sources, self.tensors[target], spaces, self._resources, epilogue)
+        rest = sources, self.tensors[target], spaces, self._resources, epilogue
+        return StitchStep(op, *rest) if isinstance(op, Stitch) else LocalStep(op, *rest)
 
     def _mixing_step(self, op: Mixing, target: str, epilogue: Epilogue) -> MixingStep:
         blocks = [shard.blocks[op.name] for shard in self._shards]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from repurpose_hpc.kernels import INDEX_DTYPE, activate_in_place, pack
+from repurpose_hpc.kernels import INDEX_DTYPE, Region, activate_in_place, pack
 from repurpose_hpc.model.comm_dtype import EXACT
 from repurpose_hpc.model.operations import Mixing
 from repurpose_hpc.plan.shard import Block
@@ -30,7 +30,7 @@ from repurpose_hpc.runtime.lowering.blocks import (
     weights_kept,
     weights_of,
 )
-from repurpose_hpc.runtime.lowering.convolution import choose
+from repurpose_hpc.runtime.lowering.convolution import Direct, choose
 from repurpose_hpc.runtime.lowering.weights import columns_used, let_go, with_columns, with_rows
 from repurpose_hpc.runtime.resources import Resources
 
@@ -207,6 +207,26 @@ class MixingStep:
         """Compute Y = bias + W_own X, and add the sums from workers of this rank: no other rank is needed."""
         return [*self._own_products(part, self._early_epilogue), *self.sums.near_calls(part)]
 
+    @property
+    def convolution(self) -> Direct | None:
+        """The product that is all of the step, if one of the hosted workers has a part and needs no other."""
+        busy = [q for q, rows in enumerate(self._rows) if rows.stop > rows.start]
+        if len(busy) != 1 or self.reads_ghosts or self.sums.receives_any:
+            return None
+        product, own = self._products[busy[0]].own, self._own[busy[0]]
+        return product if isinstance(product, Direct) and own.is_in_place else None
+
+    def region_calls(self, part: Part, regions: Iterable[Region]) -> list[Call]:
+        """Compute Y = act(bias + W_own X) in some regions of the maps, by ``convolution``."""
+        return [
+            products.own.call_for(region, own.maps(part), bias, self.target.view(part, rows), self._epilogue)
+            for region in regions
+            for rows, products, own, bias in zip(
+                self._rows, self._products, self._own, self._biases, strict=True
+            )
+            if isinstance(products.own, Direct) and rows.stop > rows.start
+        ]
+
     def rest_calls(self, part: Part) -> list[Call]:
         """Compute Y = act(Y + W_ghost ghosts + sums), when ghosts and sums have come."""
         calls = [*self._ghost_products(part, self._early_epilogue), *self.sums.unpack_calls(part)]
@@ -294,28 +314,31 @@ class _Picked:
 
     Attributes:
         rows: ascending, (r,).
+        is_in_place: whether they are read where they are.
     """
 
     def __init__(self, buffer: Buffer, rows: np.ndarray, max_batch: int) -> None:
         self._source, self.rows = buffer, rows.astype(INDEX_DTYPE)
         first, end = (rows[0], rows[-1] + 1) if rows.size else (0, 0)
-        self._slice, self._together = slice(first, end), rows.size == end - first
-        size = 0 if self._together else rows.size
+        self._slice, self.is_in_place = slice(first, end), rows.size == end - first
+        size = 0 if self.is_in_place else rows.size
         self._buffer = Buffer(size, max_batch, buffer.flat.dtype, buffer.values)
 
     def calls(self, part: Part) -> list[Call]:
         """Calls that bring them together."""
-        if self._together:
+        if self.is_in_place:
             return []
         return [(PACK, pack, (self._source.view(part), self.rows, self._buffer.view(part)))]
 
     def maps(self, part: Part) -> np.ndarray:
         """Where they are then: (r, batch, values)."""
-        return self._source.maps(part, self._slice) if self._together else self._buffer.maps(part)
+        return self._source.maps(part, self._slice) if self.is_in_place else self._buffer.maps(part)
 
 
 class _Rounded:
     """Rows of a buffer as they arrive at others: what is computed from them everywhere is the same then."""
+
+    is_in_place = False
 
     def __init__(
         self, buffer: Buffer, rows: np.ndarray, max_batch: int, comm_dtype: CommDtype, neurons: np.ndarray

@@ -14,6 +14,7 @@ from repurpose_hpc.runtime.exchange.exchange import Exchange, everywhere, exchan
 from repurpose_hpc.runtime.exchange.merged import merge
 from repurpose_hpc.runtime.lowering.lower import LoweredOperation, Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.schedule.ahead import Ahead, find_ahead
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -26,11 +27,13 @@ class Round(NamedTuple):
         steps: those that can be begun in it, in order.
         waiting: the mixings among them for which some rank waits for a message, in order.
         exchanges: those that can be begun in it, merged by types of numbers.
+        ahead: what this rank does already of steps of the next round.
     """
 
     steps: list[Step]
     waiting: list[MixingStep]
     exchanges: list[Exchange]
+    ahead: list[Ahead]
 
 
 def in_rounds(
@@ -59,7 +62,8 @@ def in_rounds(
     }
 
     begun = rounds_before(graph, waiting)
-    rounds = [Round([], [], []) for _ in range(max(begun.values()) + 1)]
+    ahead = find_ahead(lowered, begun, waiting)
+    rounds = [Round([], [], [], ahead.get(number, [])) for number in range(max(begun.values()) + 1)]
     for _, target, step in lowered:
         waits = isinstance(step, MixingStep) and step.mixing.name in waiting
         rounds[begun[target] - waits].steps.append(step)
@@ -68,6 +72,4 @@ def in_rounds(
     for tensor, exchange in exchanges:
         if exchange in used:
             rounds[begun[tensor]].exchanges.append(exchange)
-    return [
-        Round(steps, waiting_steps, merge(members, max_batch)) for steps, waiting_steps, members in rounds
-    ]
+    return [one._replace(exchanges=merge(one.exchanges, max_batch)) for one in rounds]

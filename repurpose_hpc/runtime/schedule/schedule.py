@@ -3,7 +3,8 @@
 In a round a rank first waits for the messages of the round before.  Then come the steps that needed them, and
 all steps that can follow without further messages.  Ghosts and sums for other ranks are packed as soon as
 they are there, and posted as soon as everything in the same message is packed.  Products with own neurons of
-mixings that wait for the next round come last, after everything of the round is posted.
+mixings that wait for the next round come last, after everything of the round is posted, and then what can be
+done ``ahead`` of others.
 
 While large messages travel, MPI is called once before every step that computes: most libraries go on with
 them only then.
@@ -28,9 +29,12 @@ from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call, Labelled, Traffic, 
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
+from repurpose_hpc.runtime.lowering.local import LocalStep, StitchStep
 from repurpose_hpc.runtime.lowering.lower import Step
 from repurpose_hpc.runtime.lowering.mixings import MixingStep
+from repurpose_hpc.runtime.lowering.normalisation import NormalisationStep
 from repurpose_hpc.runtime.resources import Resources
+from repurpose_hpc.runtime.schedule.ahead import Ahead, Halves
 from repurpose_hpc.runtime.schedule.replay import carry_out, record
 from repurpose_hpc.runtime.schedule.rounds import Round
 from repurpose_hpc.runtime.schedule.scopes import Scope
@@ -139,13 +143,15 @@ class _PartCalls:
     def __init__(self, scope: Scope, part: Part, make_request: MakeRequest, first: int) -> None:
         """Makes the requests, numbered from ``first`` on; collective."""
         rounds, inputs = scope
-        exchanges = [exchange for _, _, exchanges in rounds for exchange in exchanges]
-        mixings = [step for steps, _, _ in rounds for step in steps if isinstance(step, MixingStep)]
+        exchanges = [exchange for one in rounds for exchange in one.exchanges]
+        mixings = [step for one in rounds for step in one.steps if isinstance(step, MixingStep)]
         self.requests = {exchange: make_request(exchange, part) for exchange in exchanges}
         self._numbers = {exchange: first + number for number, exchange in enumerate(exchanges)}
         self._exchange_of = {member: exchange for exchange in exchanges for member in exchange.members}
         self._unpacked = {exchange: len(exchange.members) for exchange in exchanges}
         self._ghosts, self._part = {step.source: step.ghosts for step in mixings}, part
+        self._stitched: dict[StitchStep, Sequence[bool]] = {}  # what is done ahead of it
+        self._halves: dict[MixingStep, Halves] = {}
         self._readers: dict[Exchange, list[str]] = {}
         for step in mixings:
             for member in step.exchanges:
@@ -157,10 +163,11 @@ class _PartCalls:
     def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Labelled]]:
         calls_of_rounds: list[list[Labelled]] = []
         arriving = [call for tensor in inputs for call in self._completed(tensor)]
-        for steps, waiting, exchanges in rounds:
+        for steps, waiting, exchanges, ahead in rounds:
             beginning = [call for step in steps for call in self._begin(step, step in waiting)]
             own_products = [call for step in waiting for call in self._own(step)]
-            calls_of_rounds.append([*arriving, *beginning, *own_products])
+            early = [call for some in ahead for call in self._ahead(some)]
+            calls_of_rounds.append([*arriving, *beginning, *own_products, *early])
             arriving = [call for exchange in exchanges for call in self._awaited(exchange)]
             transfers = dict.fromkeys(step.ghosts for step in waiting)
             arriving += [call for ghosts in transfers for call in self._arrived(ghosts)]
@@ -171,13 +178,35 @@ class _PartCalls:
     def _begin(self, step: Step, waits: bool) -> list[Labelled]:
         """Calls of a step that need no messages; if it waits, without the products with own neurons."""
         if not isinstance(step, MixingStep):
-            return [*self._label(step.name, step.calls(self._part)), *self._completed(step.target)]
+            return [*self._label(step.name, self._local(step)), *self._completed(step.target)]
         freed, sums = self._freed(step.sums.exchange), self._label(step.name, step.sum_calls(self._part))
         sums = [*freed, *sums, *self._packed(step.sums.exchange)]
         return sums if waits else [*sums, *self._own(step), *self._end(step)]
 
+    def _local(self, step: LocalStep | NormalisationStep) -> list[Call]:
+        """Calls of a step without an exchange, or those that are left of it."""
+        if isinstance(step, StitchStep) and step in self._stitched:
+            return step.calls_of(self._part, [not is_done for is_done in self._stitched[step]])
+        return step.calls(self._part)
+
     def _own(self, step: MixingStep) -> list[Labelled]:
-        return self._label(step.name, step.own_calls(self._part))
+        """Calls of products with own neurons, or those that are left of them."""
+        halves = self._halves.get(step)
+        calls = step.own_calls(self._part) if halves is None else step.region_calls(self._part, halves.border)
+        return self._label(step.name, calls)
+
+    def _ahead(self, ahead: Ahead) -> list[Labelled]:
+        """Calls of what is done ahead, which later ones leave out."""
+        stitch, is_there, layers = ahead
+        self._stitched[stitch] = is_there
+        self._halves.update(layers)
+        copies = self._label(stitch.name, stitch.calls_of(self._part, is_there))
+        insides = (
+            call
+            for step, (inside, _) in layers.items()
+            for call in self._label(step.name, step.region_calls(self._part, [inside]))
+        )
+        return [*copies, *insides]
 
     def _end(self, step: MixingStep) -> list[Labelled]:
         rest = self._label(step.name, step.rest_calls(self._part), arrived=True)

@@ -59,11 +59,11 @@ def use_maps(relu):
         return np.ones(shape, np.float32)
 
     x, out, bias, flat = ones(5, 2, 4, 3), ones(5, 2, 4, 3), ones(5, 1, 1, 1), ones(5, 2, 12)
-    window = kernels.Window2D((3, 3), (1, 1), (1, 1), (1, 1))
+    window, region = kernels.Window2D((3, 3), (1, 1), (1, 1), (1, 1)), kernels.Region.whole((4, 3))
     for by_channels in (0, 1):
         weights = packed_for_convolution(ones(5, 45), by_channels)
-        kernels.convolve_direct(*weights, by_channels, x, window, bias, out, relu)
-        kernels.convolve_direct(*weights, by_channels, x, window, out, out, relu)
+        kernels.convolve_direct(*weights, by_channels, x, window, region, bias, out, relu)
+        kernels.convolve_direct(*weights, by_channels, x, window, region, out, out, relu)
     kernels.patches(x, 1, (4, 3), window, ones(45, 21))
     kernels.depthwise(ones(5, 3, 3), x, window, bias, out, relu)
     kernels.max_pool(x, window, out)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.stored_weights import packed_for_convolution, rounded
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES, Epilogue, Window2D
+from repurpose_hpc.kernels import ACTIVATION_CODES, COMBINATION_CODES, Epilogue, Region, Window2D
 from repurpose_hpc.kernels.llvm.map_rows import add_row
 from repurpose_hpc.model.activations import Activation, activate
 from repurpose_hpc.model.comm_dtype import EXACT, WEIGHTS_DTYPES
@@ -100,21 +100,40 @@ def test_patches_of_some_rows(version, problem):
 
 
 @pytest.mark.parametrize("by_channels", [0, 1])
-@given(problem=windows(), neurons=st.integers(1, 18))
-@settings(max_examples=60)
-def test_convolution(version, by_channels, problem, neurons):
+@given(problem=windows(), neurons=st.integers(1, 18), data=st.data())
+@settings(max_examples=80)
+def test_convolution_of_a_region(version, by_channels, problem, neurons, data):
     x, kernel, strides, dilations, pads, shape, rng = problem
     W = rng.standard_normal((neurons, x.shape[0], *kernel)).astype(x.dtype)
     bias = rng.standard_normal((neurons, 1, 1, 1)).astype(x.dtype)
     product = np.einsum("jbpquv,ijuv->ibpq", seen_by(x, kernel, strides, dilations, pads, shape), W)
     weights = packed_for_convolution(W.reshape(neurons, -1), by_channels)
-    out = np.full_like(product, np.nan)
-    arguments = *weights, by_channels, x, Window2D(kernel, strides, dilations, pads)
-    version(kernels.convolve_direct)(*arguments, bias, out, EPILOGUE)
-    assert_close(out, activate(LEAKY, bias + product))
-    before = out.copy()
-    version(kernels.convolve_direct)(*arguments, out, out, EPILOGUE)
-    assert_close(out, activate(LEAKY, before + product))
+    out = rng.standard_normal(product.shape).astype(x.dtype)
+    region = data.draw(st.just(Region.whole(shape)) | regions(shape))
+    inside = (..., *map(slice, region.first, region.end))
+    arguments = *weights, by_channels, x, Window2D(kernel, strides, dilations, pads), region
+    for onto in (False, True):
+        expected = out.copy()
+        start = expected if onto else bias
+        expected[inside] = activate(LEAKY, np.broadcast_to(start, out.shape) + product)[inside]
+        whole = out.copy()
+        version(kernels.convolve_direct)(*arguments, out if onto else bias, out, EPILOGUE)
+        assert_close(out, expected)
+        # The region decides nothing about the bits.
+        all_arguments = *arguments[:-1], Region.whole(shape)
+        version(kernels.convolve_direct)(*all_arguments, whole if onto else bias, whole, EPILOGUE)
+        np.testing.assert_array_equal(out[inside], whole[inside])
+
+
+def regions(shape):
+    """Rectangles of a map that are not empty."""
+    bounds = [
+        st.integers(0, size - 1).flatmap(
+            lambda first, size=size: st.tuples(st.just(first), st.integers(first + 1, size))
+        )
+        for size in shape
+    ]
+    return st.tuples(*bounds).map(lambda axes: Region(*zip(*axes, strict=True)))
 
 
 @pytest.mark.parametrize("weights_dtype", WEIGHTS_DTYPES[1:])
@@ -135,7 +154,8 @@ def test_weights_in_fewer_bits_are_those_that_they_stand_for(
     ):
         out = np.full((neurons, x.shape[1], *shape), np.nan, x.dtype)
         window = Window2D(kernel, strides, dilations, pads)
-        version(kernels.convolve_direct)(*weights, by_channels, x, window, bias, out, EPILOGUE)
+        region = Region.whole(shape)
+        version(kernels.convolve_direct)(*weights, by_channels, x, window, region, bias, out, EPILOGUE)
         results.append(out)
     np.testing.assert_array_equal(*results)
 
@@ -154,7 +174,7 @@ def test_convolution_of_large_maps_by_rows_strips_and_taps(by_channels, strides,
     out, bias = np.empty_like(expected), np.zeros((neurons, 1, 1, 1), np.float32)
     window, identity = Window2D((3, 3), strides, (1, 1), (1, 1)), Epilogue(0, 0.0, 0.0)
     weights = packed_for_convolution(W, by_channels, weights_dtype)
-    kernels.convolve_direct(*weights, by_channels, x, window, bias, out, identity)
+    kernels.convolve_direct(*weights, by_channels, x, window, Region.whole(shape), bias, out, identity)
     assert_close(out, expected)
 
 
@@ -163,7 +183,7 @@ def test_convolution_of_nothing_adds_nothing(by_channels):
     x, window = np.empty((0, 2, 5, 9), np.float32), Window2D((3, 3), (1, 1), (1, 1), (1, 1))
     weights = packed_for_convolution(np.empty((3, 0), np.float32), by_channels)
     out = np.ones((3, 2, 5, 9), np.float32)
-    kernels.convolve_direct(*weights, by_channels, x, window, out, out, EPILOGUE)
+    kernels.convolve_direct(*weights, by_channels, x, window, Region.whole((5, 9)), out, out, EPILOGUE)
     np.testing.assert_array_equal(out, np.ones_like(out))
 
 

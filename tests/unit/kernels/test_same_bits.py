@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from helpers.stored_weights import packed_for_convolution
 from repurpose_hpc import kernels
-from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue, Window2D
+from repurpose_hpc.kernels import ACTIVATION_CODES, INDEX_DTYPE, Epilogue, Region, Window2D
 from repurpose_hpc.kernels.registry import REGISTRY
 from repurpose_hpc.model import comm_dtype
 from repurpose_hpc.model.activations import Activation, activate
@@ -145,7 +145,8 @@ def test_convolution(seed, channels, size, batch, stride, dtype, weights_dtype):
     def convolved(x, by_channels=0):
         out = np.empty((m, x.shape[1], *out_size), dtype)
         weights = packed_for_convolution(W, by_channels, weights_dtype)
-        kernels.convolve_direct(*weights, by_channels, x, window, bias, out, IDENTITY)
+        region = Region.whole(out_size)
+        kernels.convolve_direct(*weights, by_channels, x, window, region, bias, out, IDENTITY)
         return out
 
     np.testing.assert_array_equal(bits(convolved(x)), bits(samples_alone(convolved, x)))
