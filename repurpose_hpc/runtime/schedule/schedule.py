@@ -156,8 +156,8 @@ class _PartCalls:
         for step in mixings:
             for member in step.exchanges:
                 self._readers.setdefault(member, []).append(step.name)
-        self.beginning = [call for exchange in exchanges for call in self._begun(exchange)]
-        self.ending = [call for exchange in exchanges for call in self._ended(exchange)]
+        self.beginning = [call for each in exchanges for call in self._of(each, self.requests[each].begin)]
+        self.ending = [call for each in exchanges for call in self._of(each, self.requests[each].end)]
         self.rounds = self._make_rounds(rounds, inputs)
 
     def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Labelled]]:
@@ -172,7 +172,7 @@ class _PartCalls:
             transfers = dict.fromkeys(step.ghosts for step in waiting)
             arriving += [call for ghosts in transfers for call in self._arrived(ghosts)]
             arriving += [call for step in waiting for call in self._end(step)]
-            arriving += [call for exchange in exchanges for call in self._used(exchange)]
+            arriving += [call for each in exchanges for call in self._of(each, self.requests[each].renew)]
         return calls_of_rounds
 
     def _begin(self, step: Step, waits: bool) -> list[Labelled]:
@@ -227,7 +227,7 @@ class _PartCalls:
         exchange = self._exchange_of.get(member)
         if exchange is None or self._unpacked[exchange] < len(exchange.members):
             return []
-        return self._label(self._readers_of(exchange), self.requests[exchange].free)
+        return self._of(exchange, self.requests[exchange].free)
 
     def _packed(self, member: Exchange) -> list[Labelled]:
         """Calls that follow when a member of an exchange is packed: if it was the last one, posting."""
@@ -241,22 +241,14 @@ class _PartCalls:
             self._readers_of(exchange), self.requests[exchange].post, traffic=self._sent(exchange)
         )
 
-    def _begun(self, exchange: Exchange) -> list[Labelled]:
-        """Calls when a forward begins."""
-        return self._label(self._readers_of(exchange), self.requests[exchange].begin)
+    def _of(self, exchange: Exchange, calls: Iterable[Call]) -> list[Labelled]:
+        """Calls of a request, but for those that send or wait for what is needed."""
+        return self._label(self._readers_of(exchange), calls)
 
     def _awaited(self, exchange: Exchange) -> list[Labelled]:
         """Calls that wait for what others send."""
         calls, traffic = self.requests[exchange].wait, self._received(exchange)
         return self._label(self._readers_of(exchange), calls, arrived=True, traffic=traffic)
-
-    def _used(self, exchange: Exchange) -> list[Labelled]:
-        """Calls when what others sent has been used."""
-        return self._label(self._readers_of(exchange), self.requests[exchange].renew)
-
-    def _ended(self, exchange: Exchange) -> list[Labelled]:
-        """Calls when a forward ends."""
-        return self._label(self._readers_of(exchange), self.requests[exchange].end)
 
     def _arrived(self, ghosts: GhostTransfer) -> list[Labelled]:
         """Calls that bring ghosts where they are read."""
