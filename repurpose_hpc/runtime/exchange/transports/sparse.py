@@ -46,7 +46,7 @@ class Sparse(Transport):
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
         tag = self.tag(exchange, part)
         sends, receives = _Sends(self.comm, sent, tag, self.tally), _Receives(self.comm, received, tag)
-        begin, complete = receives.begin_calls(), [(WAIT, sends.complete, ())]
+        begin, complete = receives.begin_calls(), sends.complete_calls()
         post: list[Call] = [(PACK, sends.squeeze, ()), (EXCHANGE, sends.start, ())]
         wait: list[Call] = [(WAIT, receives.complete, ()), (PACK, receives.expand, ())]
         if not is_large(sent, received):
@@ -87,7 +87,10 @@ class _Sends:
         self._requests = [self._comm.Isend(message, peer, self._tag) for message, peer in pairs]
         self.tally.bytes += sum(message.nbytes for message in messages)
 
-    def complete(self) -> None:
+    def complete_calls(self) -> list[Call]:
+        return [(WAIT, self._complete, ())]
+
+    def _complete(self) -> None:
         self._wait_all(self._requests)
 
 
