@@ -103,6 +103,7 @@ class Program:
         self._comm, self._micro_batches, self._transport_name = comm, micro_batches, transport
         self._transport: Transport | None = None
         self._schedules: OrderedDict[tuple[int, int], Schedule] = OrderedDict()
+        self._promised: tuple[int, int] | None = None
         self.max_batch, self.dtype = max_batch, graph.mixings[0].bias.dtype
         hosting = Hosting(shards, ranks, rank)
         self.rank, self.workers = rank, hosting.workers
@@ -156,7 +157,7 @@ class Program:
         """Rounds of exchanges in one forward, the same on all ranks; those of parts overlap."""
         return sum(bool(one.exchanges) for one in self._rounds)
 
-    def forward(self, X: np.ndarray, wanted: np.ndarray | None = None) -> np.ndarray:
+    def forward(self, X: np.ndarray, wanted: np.ndarray | None = None, goes_on: bool = False) -> np.ndarray:
         """Run one batch; collective, all ranks with the same batch size and the same samples wanted.
 
         The first forward of a batch size, with so many wanted, makes its schedule, and forgets the one used
@@ -166,16 +167,22 @@ class Program:
             X: (len(input_columns), batch), ``dtype``, batch <= max_batch.
             wanted: in a network of tokens, the samples whose outputs are wanted, (count,) integers,
                 ascending; of the others no more is computed than what later tokens need.  None: all.
+            goes_on: promises that the next forward has a batch of this size, with as many wanted: large
+                messages may travel on while this rank is between the two.
 
         Returns:
             (len(output_columns), count), valid until the next forward; the heads are not applied.
 
         Raises:
-            ValueError: another shape; other samples.
+            ValueError: another shape; other samples; not what the forward before has promised.
             UserError: on all ranks: the transport lacks something.
         """
         batch = X.shape[1]
         count = batch if wanted is None else self._note(wanted, batch)
+        if self._promised not in (None, (batch, count)):
+            raise ValueError(
+                f"expected a batch and wanted samples as promised, {self._promised}, got {(batch, count)}"
+            )
         schedule = self._schedules.get((batch, count))
         if schedule is None:
             schedule = self._make_schedule(batch, count)
@@ -183,6 +190,9 @@ class Program:
         if X.shape != (self.input_columns.size, batch):
             raise ValueError(f"expected inputs of shape {(self.input_columns.size, batch)}, found {X.shape}")
         self._samples += batch
+        self._promised = (batch, count) if goes_on else None
+        if self._transport is not None:
+            self._transport.turn(goes_on)
         if self.recorder is not None:
             return self.recorder.run(schedule, X, self._seconds)
         return schedule.run(X, self._seconds)
@@ -243,9 +253,15 @@ class Program:
     def free(self) -> None:
         """Give back what MPI keeps for the transport and the batch sizes so far; collective.
 
-        A later forward makes it anew.
+        A later forward makes it anew.  A promise of one that was to follow is void.
         """
+        promised, self._promised = self._promised, None
+        if promised is not None and self._transport is not None:
+            self._transport.turn(False)
+            self._schedules[promised].break_off()
         self._schedules.clear()
+        if promised is not None and self._comm is not None:
+            self._comm.Barrier()  # nobody may send before all have given up what they were to receive
         self._samples = 0
         if self._transport is not None:
             self._transport.free()

@@ -168,7 +168,8 @@ class Transfers:
         if key not in self._steps:
             request = self._request(transfer, part)
             posting = [*transfer.pack_calls(part), *request.post]
-            completing = [*transfer.near_calls(part), *request.wait, *transfer.unpack_calls(part)]
+            waiting = [*request.wait, *request.end]
+            completing = [*transfer.near_calls(part), *waiting, *transfer.unpack_calls(part)]
             begin, post, complete = (
                 record(calls, *self._types) for calls in (request.begin, posting, completing)
             )

@@ -75,7 +75,7 @@ class Exchange:
 
     A transport carries it (see ``transport``).  The caller fills ``send``, makes the request's calls to
     post, computes what needs no other rank, makes those to wait and reads ``receive``.  ``send`` must not
-    change in between.
+    change from then until those to free it are made.
 
     Attributes:
         sent, received: rows for each rank, and from it, (R,) int64.

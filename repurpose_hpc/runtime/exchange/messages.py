@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,9 +108,18 @@ class Request:
         post: calls when the items are packed.
         wait: calls when what the others sent is needed.
         uses: objects whose addresses the calls have.
+        free: calls before items are packed again.
+        renew: calls when what the others sent has been used.
+        end: calls when a forward ends.
+        progress: calls that let MPI go on with large messages, while something is computed; none if all
+            are small.
     """
 
     begin: list[Call]
     post: list[Call]
     wait: list[Call]
     uses: tuple[object, ...] = ()
+    free: list[Call] = field(default_factory=list)
+    renew: list[Call] = field(default_factory=list)
+    end: list[Call] = field(default_factory=list)
+    progress: list[Call] = field(default_factory=list)

@@ -6,14 +6,27 @@ transport carries it; after it the receive buffers have the same bits.
 
 A transport is a class in a file of its own in ``transports``, under a name given by ``@transport(NAME)``.
 An object of the class carries the exchanges of one program, until it is freed.
+
+Large messages take long.  A rank waits for one that it sends not where it waits for what it gets, but before
+it packs again, or when the forward ends.  If it is known that the next forward is of the same schedule (see
+``Transport.turn``), it is not waited for at the end, and what the next forward receives is started as soon as
+what came has been used.  Between forwards of different schedules nothing travels, as these have their buffers
+in common.
+
+Nobody waits in a circle.  Order all waits by forward, then by round, with those for sends of the same forward
+last.  A rank that waits for a message needs its sender to come to the end of the round before.  A rank that
+waits for a send to be over needs its receiver to come to where it waits for that message; this is in an
+earlier forward, or in a round of this one.  So whoever is waited for has only earlier waits before it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+import numpy as np
 
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import EXCHANGE, WAIT, Call
@@ -23,6 +36,11 @@ from repurpose_hpc.runtime.schedule.mpi_functions import Requests, Span, functio
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+
+# Bytes of a large message.  Smaller ones MPI libraries hand to the system at once (up to 64 KiB is what they
+# have as eager limits); with larger ones they go on only while a rank calls MPI.
+LARGE = 1 << 16
 
 
 @dataclass
@@ -62,6 +80,7 @@ class Transport(ABC):
         """
         self.comm = comm
         self.tally: Tally | None = None
+        self._goes_on = self._went_on = False
         self._numbers = {exchange: number for number, exchange in enumerate(exchanges)}
 
     @classmethod
@@ -83,6 +102,40 @@ class Transport(ABC):
             post=[*exchange.merge_calls(part), *request.post],
             wait=[*request.wait, *exchange.split_calls(part)],
         )
+
+    def turn(self, goes_on: bool) -> None:
+        """A forward begins.
+
+        Args:
+            goes_on: whether the next one will be of the same schedule, so that large messages may still
+                travel when this one ends.
+        """
+        self._went_on, self._goes_on = self._goes_on, goes_on
+
+    def unless_begun(self, calls: Iterable[Call]) -> list[Call]:
+        """Calls that are left out where the forward before has made them."""
+        return _conditional(calls, lambda: not self._went_on)
+
+    def if_it_goes_on(self, calls: Iterable[Call]) -> list[Call]:
+        """Calls that are made if the next forward is of the same schedule."""
+        return _conditional(calls, lambda: self._goes_on)
+
+    def if_it_ends(self, calls: Iterable[Call]) -> list[Call]:
+        """Calls that are made if the next forward may be of another schedule."""
+        return _conditional(calls, lambda: not self._goes_on)
+
+    def unhurried(self, request: Request, sent: Message, received: Message) -> Request:
+        """A request that waits for sends and receives together, of which some may be large.
+
+        Where large messages are sent and nothing comes, it waits before items are packed again.
+        """
+        if not is_large(sent, received):
+            return request
+        probe = Probe(self.comm)
+        request = replace(request, progress=probe.calls, uses=(*request.uses, probe))
+        if received.peers:
+            return request
+        return replace(request, wait=[], free=request.wait, end=self.if_it_ends(request.wait))
 
     @abstractmethod
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
@@ -113,6 +166,31 @@ def transport(name: str) -> Callable[[_Class], _Class]:
     return register
 
 
+def is_large(*messages: Message) -> bool:
+    """Tell whether some message for a rank, or from one, is large."""
+    return any(int(side.counts.max(initial=0)) * side.buffer.itemsize >= LARGE for side in messages)
+
+
+@dataclass(frozen=True, eq=False)
+class _Conditional:
+    """A function that does nothing where it is not due."""
+
+    function: Callable[..., object]
+    is_due: Callable[[], bool]
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.function, "name", None) or getattr(self.function, "__name__", "call"))
+
+    def __call__(self, *arguments: int) -> None:
+        if self.is_due():
+            self.function(*arguments)
+
+
+def _conditional(calls: Iterable[Call], is_due: Callable[[], bool]) -> list[Call]:
+    return [(phase, _Conditional(function, is_due), arguments) for phase, function, arguments in calls]
+
+
 def nonblocking(name: str, comm: MPI.Comm, sent: Message, received: Message) -> Request:
     """The request of the collective MPI function ``name``, which starts and returns an MPI request."""
     from mpi4py import MPI
@@ -128,6 +206,27 @@ def start_all(requests: Span) -> Call:
     return EXCHANGE, function("MPI_Startall"), tuple(requests)
 
 
-def wait_all(requests: Requests) -> Call:
-    """The call that completes MPI requests."""
-    return WAIT, function("MPI_Waitall"), (*requests.span, requests.statuses)
+def wait_all(requests: Requests, span: Span | None = None) -> Call:
+    """The call that completes MPI requests, or those of a span of them."""
+    return WAIT, function("MPI_Waitall"), (*(span or requests.span), requests.statuses)
+
+
+class Probe:
+    """A call that lets MPI work on what was started: it looks for any message, and takes none.
+
+    Attributes:
+        function, arguments: of the call.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        from mpi4py import MPI
+
+        self._flag, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
+        self.function = function("MPI_Iprobe")
+        outputs = self._flag.ctypes.data, self._status.ctypes.data
+        self.arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), *outputs
+
+    @property
+    def calls(self) -> list[Call]:
+        """The call, as schedules take it."""
+        return [(EXCHANGE, self.function, self.arguments)]

@@ -155,6 +155,8 @@ class Requests:
         mpi = self._mpi
         for request in self._requests:
             if isinstance(request, mpi.Prequest) and request != mpi.REQUEST_NULL and not mpi.Is_finalized():
+                if not request.Test():  # what is still to come would be taken for a later message
+                    request.Cancel()
                 request.Free()
 
 

@@ -6,6 +6,9 @@ they are there, and posted as soon as everything in the same message is packed. 
 mixings that wait for the next round come last, after everything of the round is posted, and then what can be
 done ``ahead`` of others.
 
+While large messages travel, MPI is called once before every step that computes: most libraries go on with
+them only then.
+
 A batch may go through the network in parts (micro-batches), which take turns, round by round: while the
 messages of one travel, the rank computes with another.  The order is the same on all ranks.
 
@@ -22,7 +25,7 @@ import numpy as np
 
 from repurpose_hpc.kernels import keep_samples
 from repurpose_hpc.runtime.buffers import Buffer, Part
-from repurpose_hpc.runtime.calls import PACK, Call, Labelled, Traffic, labelled
+from repurpose_hpc.runtime.calls import COMPUTE, PACK, Call, Labelled, Traffic, labelled
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Request
 from repurpose_hpc.runtime.exchange.transfers import GhostTransfer
@@ -83,6 +86,7 @@ class Schedule:
         self._requests: list[Request] = []  # kept, as the calls have addresses of what they use
         calls: list[Labelled] = []
         beginning: list[Labelled] = []
+        ending: list[Labelled] = []
         before = parts[0]
         for scope, now in zip(scopes, parts, strict=True):
             if not any(part.samples for part in now):
@@ -93,9 +97,11 @@ class Schedule:
                 calls_of_parts.append(_PartCalls(scope, part, make_request, len(self._requests)))
                 self._requests += calls_of_parts[-1].requests.values()
             beginning += [call for each in calls_of_parts for call in each.beginning]
+            ending += [call for each in calls_of_parts for call in each.ending]
             calls += _in_turns([each.rounds for each in calls_of_parts])
             before = now
-        calls = [*beginning, *calls]
+        progress = [call for request in self._requests for call in request.progress]
+        calls = [*beginning, *_with_progress(calls, progress[:1]), *ending]
         self.labels = [label for label, _ in calls]
         traffic = [label.traffic for label in self.labels if label.traffic is not None]
         self.marks = len(calls) + sum(len(each.sent) + len(each.received) for each in traffic)
@@ -118,13 +124,19 @@ class Schedule:
         outputs = [_flat(part) for part in self._outputs]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
 
+    def break_off(self) -> None:
+        """Wait for what was sent in a forward behind which nothing will come, against what was said in it."""
+        for request in self._requests:
+            for _, function, arguments in request.end:
+                function(*arguments)
+
 
 class _PartCalls:
     """The calls of a scope for a part of a batch.
 
     Attributes:
         requests: of each exchange.
-        beginning: the calls when a forward begins.
+        beginning, ending: the calls when a forward begins, and when it ends.
         rounds: the calls of each round.
     """
 
@@ -144,7 +156,8 @@ class _PartCalls:
         for step in mixings:
             for member in step.exchanges:
                 self._readers.setdefault(member, []).append(step.name)
-        self.beginning = [call for exchange in exchanges for call in self._begun(exchange)]
+        self.beginning = [call for each in exchanges for call in self._of(each, self.requests[each].begin)]
+        self.ending = [call for each in exchanges for call in self._of(each, self.requests[each].end)]
         self.rounds = self._make_rounds(rounds, inputs)
 
     def _make_rounds(self, rounds: Sequence[Round], inputs: Sequence[Buffer]) -> list[list[Labelled]]:
@@ -159,13 +172,15 @@ class _PartCalls:
             transfers = dict.fromkeys(step.ghosts for step in waiting)
             arriving += [call for ghosts in transfers for call in self._arrived(ghosts)]
             arriving += [call for step in waiting for call in self._end(step)]
+            arriving += [call for each in exchanges for call in self._of(each, self.requests[each].renew)]
         return calls_of_rounds
 
     def _begin(self, step: Step, waits: bool) -> list[Labelled]:
         """Calls of a step that need no messages; if it waits, without the products with own neurons."""
         if not isinstance(step, MixingStep):
             return [*self._label(step.name, self._local(step)), *self._completed(step.target)]
-        sums = self._label(step.name, step.sum_calls(self._part)) + self._packed(step.sums.exchange)
+        freed, sums = self._freed(step.sums.exchange), self._label(step.name, step.sum_calls(self._part))
+        sums = [*freed, *sums, *self._packed(step.sums.exchange)]
         return sums if waits else [*sums, *self._own(step), *self._end(step)]
 
     def _local(self, step: LocalStep | NormalisationStep) -> list[Call]:
@@ -203,8 +218,16 @@ class _PartCalls:
         if ghosts is None:
             return []
         readers = self._readers_of(ghosts.exchange)
-        packing = self._label(readers, ghosts.pack_calls(self._part)) + self._packed(ghosts.exchange)
+        freed, packing = self._freed(ghosts.exchange), self._label(readers, ghosts.pack_calls(self._part))
+        packing = [*freed, *packing, *self._packed(ghosts.exchange)]
         return packing + self._label(readers, ghosts.near_calls(self._part))
+
+    def _freed(self, member: Exchange) -> list[Labelled]:
+        """Calls before a member of an exchange is packed: if it is the first one, what was sent is gone."""
+        exchange = self._exchange_of.get(member)
+        if exchange is None or self._unpacked[exchange] < len(exchange.members):
+            return []
+        return self._of(exchange, self.requests[exchange].free)
 
     def _packed(self, member: Exchange) -> list[Labelled]:
         """Calls that follow when a member of an exchange is packed: if it was the last one, posting."""
@@ -218,9 +241,9 @@ class _PartCalls:
             self._readers_of(exchange), self.requests[exchange].post, traffic=self._sent(exchange)
         )
 
-    def _begun(self, exchange: Exchange) -> list[Labelled]:
-        """Calls when a forward begins."""
-        return self._label(self._readers_of(exchange), self.requests[exchange].begin)
+    def _of(self, exchange: Exchange, calls: Iterable[Call]) -> list[Labelled]:
+        """Calls of a request, but for those that send or wait for what is needed."""
+        return self._label(self._readers_of(exchange), calls)
 
     def _awaited(self, exchange: Exchange) -> list[Labelled]:
         """Calls that wait for what others send."""
@@ -269,6 +292,18 @@ def _to_the_front(
             part.number,
         )
     ]
+
+
+def _with_progress(calls: Iterable[Labelled], progress: Sequence[Call]) -> list[Labelled]:
+    """Calls, with one that lets MPI go on with large messages before every step that computes."""
+    going_on: list[Labelled] = []
+    step = None
+    for label, call in calls:
+        if label.category == COMPUTE and (label.layer, label.part) != step:
+            going_on += labelled(progress, label.layer, label.part)
+            step = label.layer, label.part
+        going_on.append((label, call))
+    return going_on
 
 
 def _in_turns(parts: Iterable[list[list[Labelled]]]) -> list[Labelled]:

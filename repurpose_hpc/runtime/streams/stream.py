@@ -145,7 +145,8 @@ class Stream:
         rows = np.empty((columns, len(inputs)), self.job.options.dtype)
         for first in range(0, len(inputs), batch_size):
             batch = inputs[first : first + batch_size]
-            rows[:, first : first + len(batch)] = self.program.forward(batch.T)
+            goes_on = first + 2 * batch_size <= len(inputs)
+            rows[:, first : first + len(batch)] = self.program.forward(batch.T, goes_on=goes_on)
             self.clock.forward_ended()
         return rows
 

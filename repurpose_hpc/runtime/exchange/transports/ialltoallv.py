@@ -13,4 +13,4 @@ class Ialltoallv(Transport):
     """MPI_Ialltoallv when the items are packed, completed when they are needed."""
 
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
-        return nonblocking("MPI_Ialltoallv", self.comm, sent, received)
+        return self.unhurried(nonblocking("MPI_Ialltoallv", self.comm, sent, received), sent, received)

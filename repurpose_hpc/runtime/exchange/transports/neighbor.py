@@ -37,7 +37,8 @@ class Neighbor(Transport):
 
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
         graph = self._graphs[exchange]
-        return nonblocking("MPI_Ineighbor_alltoallv", graph, sent.of_peers(), received.of_peers())
+        request = nonblocking("MPI_Ineighbor_alltoallv", graph, sent.of_peers(), received.of_peers())
+        return self.unhurried(request, sent, received)
 
     def free(self) -> None:
         """Free the communicators; collective."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Message, Request
-from repurpose_hpc.runtime.exchange.transport import Transport, start_all, transport, wait_all
+from repurpose_hpc.runtime.exchange.transport import (
+    Probe,
+    Transport,
+    is_large,
+    start_all,
+    transport,
+    wait_all,
+)
 from repurpose_hpc.runtime.schedule.mpi_functions import Requests
 
 
@@ -14,6 +21,7 @@ class P2p(Transport):
     """Persistent sends and receives, one for each pair of ranks.
 
     All receives of a forward are started when it begins: by then what came in the last one has been used.
+    Those of large messages are started as soon as it has been, if the next forward is of the same schedule.
     A tag for each exchange and part keeps them apart.
     """
 
@@ -23,9 +31,20 @@ class P2p(Transport):
         sends = [self.comm.Send_init(sent.block(rank), rank, tag) for rank in sent.peers]
         requests = Requests(receives + sends)
         receiving, sending = requests.part(0, len(receives)), requests.part(len(receives), len(sends))
+        begin = [start_all(receiving)] if receives else []
+        post = [start_all(sending)] if sends else []
+        if not is_large(sent, received):
+            wait = [wait_all(requests)] if receives or sends else []
+            return Request(begin, post, wait, (sent, received, requests))
+        free = [wait_all(requests, sending)] if sends else []
+        probe = Probe(self.comm)
         return Request(
-            [start_all(receiving)] if receives else [],
-            [start_all(sending)] if sends else [],
-            [wait_all(requests)] if receives or sends else [],
-            (sent, received, requests),
+            self.unless_begun(begin),
+            post,
+            [wait_all(requests, receiving)] if receives else [],
+            (sent, received, requests, probe),
+            free=free,
+            renew=self.if_it_goes_on(begin),
+            end=self.if_it_ends(free),
+            progress=probe.calls,
         )

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @transport("persistent")
 class Persistent(Transport):
-    """As ``ialltoallv``, set up once for each batch size (MPI_Alltoallv_init, of MPI 4)."""
+    """As ``ialltoallv``, set up once for each batch size (MPI_Alltoallv_init, of MPI 4).
+
+    It waits for sends where it waits for receives: MPICH 5.0 hangs in MPI_Waitall on a request of this kind
+    that was never started.
+    """
 
     @classmethod
     def is_available(cls, comm: MPI.Comm) -> bool:

@@ -29,8 +29,7 @@ from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import EXCHANGE, WAIT, Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Message, Request
-from repurpose_hpc.runtime.exchange.transport import Transport, transport
-from repurpose_hpc.runtime.schedule.mpi_functions import function, handle
+from repurpose_hpc.runtime.exchange.transport import Probe, Transport, transport
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -158,10 +157,10 @@ class Shared(Transport):
         # The last forward may have had its parts elsewhere in the buffer: all of them must have been read.
         all_flags, flags = outbox.flags.reshape(-1), outbox.flags[part.number]
         offsets = _offsets(self.comm, sent, outbox, flags)
-        blocks, idle = _blocks(self._segment, offsets, received), _Idle(self.comm)
-        begin: list[Call] = [(WAIT, await_read, (all_flags, idle.call))] if sent.peers else []
+        blocks, idle = _blocks(self._segment, offsets, received), Probe(self.comm)
+        begin: list[Call] = [(WAIT, await_read, (all_flags, _as_kernels_take(idle)))] if sent.peers else []
         post: list[Call] = [(EXCHANGE, publish, (flags,))] if sent.peers else []
-        wait: list[Call] = [(WAIT, collect, (blocks, idle.call))] if received.peers else []
+        wait: list[Call] = [(WAIT, collect, (blocks, _as_kernels_take(idle)))] if received.peers else []
         return Request(begin, post, wait, (sent, received, idle))
 
     def free(self) -> None:
@@ -197,21 +196,10 @@ def _blocks(segment: Segment, offsets: np.ndarray, received: Message) -> np.ndar
     return blocks
 
 
-class _Idle:
-    """The call that lets MPI work while a rank waits.
-
-    Attributes:
-        call: as the kernels take it.
-    """
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        from mpi4py import MPI
-
-        self._flag, self._status = np.zeros(1, np.intc), np.zeros(MPI._sizeof(MPI.Status), np.uint8)
-        outputs = self._flag.ctypes.data, self._status.ctypes.data
-        arguments = MPI.ANY_SOURCE, MPI.ANY_TAG, handle(comm), *outputs
-        probe = function("MPI_Iprobe")
-        self.call = np.array([probe.address, SIGNATURES.index(probe.signature), *arguments], np.int64)
+def _as_kernels_take(probe: Probe) -> np.ndarray:
+    """The call that lets MPI work while a rank waits."""
+    number = SIGNATURES.index(probe.function.signature)
+    return np.array([probe.function.address, number, *probe.arguments], np.int64)
 
 
 def _whole_lines(size: int) -> int:

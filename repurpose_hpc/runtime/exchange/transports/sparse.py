@@ -25,7 +25,7 @@ from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import EXCHANGE, PACK, WAIT, Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Message, Request
-from repurpose_hpc.runtime.exchange.transport import Tally, Transport, start_all, transport
+from repurpose_hpc.runtime.exchange.transport import Probe, Tally, Transport, is_large, start_all, transport
 from repurpose_hpc.runtime.schedule.mpi_functions import Requests
 
 if TYPE_CHECKING:
@@ -46,11 +46,21 @@ class Sparse(Transport):
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
         tag = self.tag(exchange, part)
         sends, receives = _Sends(self.comm, sent, tag, self.tally), _Receives(self.comm, received, tag)
+        begin, complete = receives.begin_calls(), sends.complete_calls()
+        post: list[Call] = [(PACK, sends.squeeze, ()), (EXCHANGE, sends.start, ())]
+        wait: list[Call] = [(WAIT, receives.complete, ()), (PACK, receives.expand, ())]
+        if not is_large(sent, received):
+            return Request(begin, post, [*wait, *complete], (sends, receives))
+        probe = Probe(self.comm)
         return Request(
-            receives.begin_calls(),
-            [(PACK, sends.squeeze, ()), (EXCHANGE, sends.start, ())],
-            [(WAIT, receives.complete, ()), (PACK, receives.expand, ()), (WAIT, sends.complete, ())],
-            (sends, receives),
+            self.unless_begun(begin),
+            post,
+            wait,
+            (sends, receives, probe),
+            free=complete,
+            renew=self.if_it_goes_on(begin),
+            end=self.if_it_ends(complete),
+            progress=probe.calls,
         )
 
 
@@ -77,7 +87,10 @@ class _Sends:
         self._requests = [self._comm.Isend(message, peer, self._tag) for message, peer in pairs]
         self.tally.bytes += sum(message.nbytes for message in messages)
 
-    def complete(self) -> None:
+    def complete_calls(self) -> list[Call]:
+        return [(WAIT, self._complete, ())]
+
+    def _complete(self) -> None:
         self._wait_all(self._requests)
 
 
