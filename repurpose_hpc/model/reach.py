@@ -29,18 +29,40 @@ from repurpose_hpc.model.operations import (
 
 
 class Reach(NamedTuple):
-    """First and last position of the input for each position of a tensor, (values,) float64 each."""
+    """What each position of a tensor is computed from.
+
+    Attributes:
+        first, last: position of the input, (values,) float64.
+        kind: (values,) int64, the same where the same is computed of what lies from ``first`` on.  Behind a
+            nearest resize, positions that see equally far take their values from different places.
+    """
 
     first: np.ndarray
     last: np.ndarray
+    kind: np.ndarray
 
     def taken(self, places: np.ndarray) -> Reach:
         """Of some of the positions; -1: nothing is known of it."""
         is_known = places >= 0
         return Reach(
-            np.where(is_known, self.first[places], -np.inf), np.where(is_known, self.last[places], np.inf)
+            np.where(is_known, self.first[places], -np.inf),
+            np.where(is_known, self.last[places], np.inf),
+            self.kind[places],
         )
 
+    @classmethod
+    def of_several(cls, first: np.ndarray, last: np.ndarray, kind: np.ndarray) -> Reach:
+        """Of positions that are each computed from several of them, (values, several) each."""
+        if first.shape[1] == 1:  # also what brings a halo to a tile, and is no other kind
+            return cls(first[:, 0], last[:, 0], kind[:, 0])
+        begin = first.min(axis=1)
+        offset = first.clip(-_FAR, _FAR) - begin[:, None].clip(-_FAR, _FAR)
+        seen = np.stack([kind, offset.astype(np.int64)], axis=1)
+        kinds = np.array([hash(row.tobytes()) for row in seen], np.int64)
+        return cls(begin, last.max(axis=1), kinds)
+
+
+_FAR = 2.0**52  # instead of no end, where positions are subtracted
 
 # From an operation and the reaches of its sources to that of its target; None: positions are not alike.
 Rule = Callable[[Any, Sequence[Reach]], Reach | None]
@@ -65,7 +87,7 @@ def reach_of(network: Network) -> Reach:
     """
     (source,), (target,) = network.input_tensors, network.output_tensors
     places = np.arange(network.values(source), dtype=np.float64)
-    reaches = {source: Reach(places, places)}
+    reaches = {source: Reach(places, places, np.zeros(places.size, np.int64))}
     for op in network.operations:
         rule = _RULES.get(type(op))
         found = None if rule is None else rule(op, [reaches[name] for name in op.sources])
@@ -83,10 +105,9 @@ def reach_of(network: Network) -> Reach:
 def _value_by_value(op: Operation, sources: Sequence[Reach]) -> Reach | None:
     if len({source.first.size for source in sources}) > 1:  # a vector beside a map
         return None
-    first, *others = sources
-    for other in others:
-        first = Reach(np.minimum(first.first, other.first), np.maximum(first.last, other.last))
-    return first
+    if len(sources) == 1:
+        return sources[0]
+    return Reach.of_several(*(np.stack(ends, axis=1) for ends in zip(*sources, strict=True)))
 
 
 @_rule(Affine)
@@ -109,9 +130,9 @@ def _seen(window: Window, source: Reach) -> Reach:
     (stride,), (dilation,), (pad,) = window.strides, window.dilations, window.pads
     places = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - pad
     inside = source.taken(places.clip(0, size - 1))
-    first = np.where(places < 0, -np.inf, np.where(places < size, inside.first, np.inf)).min(axis=1)
-    last = np.where(places >= size, np.inf, np.where(places >= 0, inside.last, -np.inf)).max(axis=1)
-    return Reach(first, last)
+    first = np.where(places < 0, -np.inf, np.where(places < size, inside.first, np.inf))
+    last = np.where(places >= size, np.inf, np.where(places >= 0, inside.last, -np.inf))
+    return Reach.of_several(first, last, inside.kind)
 
 
 @_rule(Rearrange)

@@ -60,13 +60,20 @@ class Pieces:
         reach = reach_of(network)
         inner = np.flatnonzero(np.isfinite(reach.first) & np.isfinite(reach.last))
         steps = {*np.diff(reach.first[inner]).tolist(), *np.diff(reach.last[inner]).tolist()}
-        is_row = inner.size > 1 and np.ptp(inner) + 1 == inner.size
-        if not is_row or len(steps) > 1 or min(steps) < 1:
+        if inner.size < 2:
             raise FieldError(
                 "signal",
                 f"expected outputs of which two in a row or more see neither end of the {length} positions "
                 f"of the input, found {inner.size} of {outputs}; a signal needs a network built for longer "
-                "inputs, without means over all of them",
+                "inputs, without means over all of them or transposed convolutions",
+            )
+        is_row = np.ptp(inner) + 1 == inner.size
+        if not is_row or len(steps) > 1 or min(steps) < 1 or np.unique(reach.kind[inner]).size > 1:
+            raise FieldError(
+                "signal",
+                f"expected a network that computes all its {outputs} outputs alike, found some that take "
+                "their values from other places than their neighbours, as upsampling and borders that repeat "
+                "or mirror values make them; run the network sample by sample",
             )
         axes = [1 - network.neuron_axes.get(tensor, 0) for tensor in (source, target)]
         before, after = int(inner[0]), int(outputs - 1 - inner[-1])
@@ -184,10 +191,12 @@ class Signal(NamedTuple):
 def _check_ends(network: Network) -> None:
     tensors = (*network.input_tensors, *network.output_tensors)
     shapes = [network.positions_of[tensor] for tensor in tensors]
-    if len(tensors) != 2 or any(len(shape) != 1 for shape in shapes) or network.ends:
-        found = ", ".join(str(network.layout(tensor)) for tensor in tensors)
+    found = f"shapes {', '.join(str(network.layout(tensor)) for tensor in tensors)}"
+    if network.ends:
+        found = "something before or behind it that NumPy computes, such as a softmax over channels"
+    if network.ends or len(tensors) != 2 or any(len(shape) != 1 for shape in shapes):
         raise FieldError(
             "signal",
             "expected a network with one input and one output, both maps of one axis, and nothing around it, "
-            f"found shapes {found}; others are run sample by sample",
+            f"found {found}; others are run sample by sample",
         )

@@ -101,6 +101,19 @@ def test_outputs_that_all_see_an_end_are_refused():
         Pieces.of(signal_network(20, [(9, 1, 1, (4, 4)), (9, 1, 1, (4, 4)), (9, 1, 1, (4, 4))]))
 
 
+@pytest.mark.parametrize("index", [np.repeat(np.arange(0, 40, 2), 2), np.arange(40).clip(1)])
+def test_places_that_a_wider_window_hides_are_refused(index):
+    """Pairs of outputs take one value, or the first repeats its neighbour's: no reach of the sum tells."""
+    draw = Draw(0)
+    signal = draw.builder.input("input", CHANNELS, (40,))
+    places = draw.builder.rearrange("places", signal, index, (40,))
+    wide = draw.mixing("wide", signal, OUTPUTS, along_time(40, 5, pads=(0, 4)))
+    narrow = draw.mixing("narrow", places, OUTPUTS, along_time(40, 1))
+    total = draw.builder.combine("sum", wide, narrow, "add")
+    with pytest.raises(UserError, match="signal: expected a network that computes all its 40 outputs alike"):
+        Pieces.of(draw.builder.build((total,), ("identity",)))
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
