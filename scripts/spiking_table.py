@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="of the table of accuracy")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -122,7 +123,7 @@ def accuracy(args: argparse.Namespace) -> list[dict[str, object]]:
     network, rows = network_of(args.folder), []
     calibration, test = (open_samples(args.folder / f"{name}.npz") for name in ("calibration", "test"))
     test = network.ends.feed(test, network.input_shape)
-    for budget in BUDGETS:
+    for budget in args.budgets:
         cut = restructure_network(network, calibration, workers=args.workers, comm_budget=budget)
         found = compare(network, cut.network, test, ALONE).findings()
         rows.append(

@@ -4,14 +4,16 @@
     python tests/data/make_spiking.py
 
 norse, sinabs and nirtorch contradict each other about versions: ``--no-deps``, and what they miss by hand.
-For each network NAME.nir is what the exporter of the program writes.  NAME.npz has ``x``, the trains that its
-layers were given, (samples, steps, ...), and what came out of each layer of neurons in float64, by the
-name of its node: spikes as bits, ``packed.NODE`` and ``shape.NODE``, or potentials.
+For each network NAME.nir is what the exporter of the program writes, or paper_NAME.nir as it was published
+with the paper on NIR (https://github.com/neuromorphs/NIR, paper/02_cnn and 03_rnn; see paper_LICENSE).
+NAME.npz has ``x``, the trains that its layers were given, (samples, steps, ...), and what came out of each layer
+of neurons in float64, by the name of its node: spikes as bits, ``packed.NODE`` and ``shape.NODE``, or potentials.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,8 +33,9 @@ def main() -> None:
     for name, make in NETWORKS.items():
         torch.manual_seed(0)
         graph, x, outputs = make()
-        # Chunks, which compression needs, are larger than what is in them.
-        nir.write(OUT / f"{name}.nir", graph, compression="gzip" if name == "snntorch_zero" else None)
+        if graph is not None:
+            # Chunks, which compression needs, are larger than what is in them.
+            nir.write(OUT / f"{name}.nir", graph, compression="gzip" if name == "snntorch_zero" else None)
         arrays = {"x": x.numpy().astype(np.uint8 if ((x == 0) | (x == 1)).all() else np.float64)}
         for node, values in outputs.items():
             if not ((values == 0) | (values == 1)).all():
@@ -217,6 +220,62 @@ def sinabs() -> tuple:
     return graph, x, recorded
 
 
+def paper_cnn() -> tuple:
+    """N-MNIST, trained with Sinabs.  Of what the file does not say as ``sinabs`` above has it."""
+    import sinabs.layers as sl
+    from sinabs.activation import SingleSpike
+
+    nodes = nir.read(OUT / "paper_cnn.nir").nodes
+    layers = nn.Sequential()
+    for place in range(13):
+        node = nodes[str(place)]
+        if isinstance(node, nir.Conv2d):
+            outputs, inputs, *kernel = node.weight.shape
+            layer = nn.Conv2d(inputs, outputs, kernel, tuple(node.stride), tuple(node.padding))
+        elif isinstance(node, nir.Affine):
+            layer = nn.Linear(*node.weight.shape[::-1])
+        elif isinstance(node, nir.IF):
+            options = {"spike_fn": SingleSpike, "min_v_mem": None, "num_timesteps": STEPS}
+            layer = sl.IAFSqueeze(spike_threshold=torch.from_numpy(node.v_threshold).double(), **options)
+        else:
+            layer = nn.Flatten() if isinstance(node, nir.Flatten) else sl.SumPool2d(tuple(node.kernel_size))
+        if isinstance(node, (nir.Conv2d, nir.Affine)):
+            layer.weight.data, layer.bias.data = (
+                torch.from_numpy(values).double() for values in (node.weight, node.bias)
+            )
+        layers.append(layer)
+    x, recorded = _trains(2, 34, 34, rate=0.05)[:2], {}
+    with torch.no_grad():
+        value = x.flatten(0, 1)
+        for name, layer in layers.named_children():
+            value = layer(value.double())  # spikes are float32
+            if isinstance(layer, sl.IAFSqueeze):
+                recorded[name] = value.unflatten(0, (2, STEPS)).numpy()
+    return None, x, recorded
+
+
+def paper_braille_subtract() -> tuple:
+    """Braille letters, trained with snnTorch: with resets in the next step, as 1.0.0 has no others here."""
+    import snntorch as snn
+
+    nodes = nir.read(OUT / "paper_braille_subtract.nir").nodes
+    options = {"init_hidden": True, "spike_grad": _fires}
+
+    def rates(neurons: nir.CubaLIF) -> tuple[torch.Tensor, torch.Tensor]:
+        return tuple(torch.from_numpy(1 - 1e-4 / tau) for tau in (neurons.tau_syn, neurons.tau_mem))
+
+    first = snn.RSynaptic(*rates(nodes["lif1.lif"]), linear_features=40, **options)
+    first.recurrent = nn.Linear(40, 40, bias=False)
+    last = snn.Synaptic(*rates(nodes["lif2"]), **options)
+    names = ("fc1", "lif1", "fc2", "lif2")
+    places = (nn.Linear(12, 40, bias=False), first, nn.Linear(40, 7, bias=False), last)
+    layers = nn.Sequential(OrderedDict(zip(names, places, strict=True))).double()
+    for layer, name in ((layers.fc1, "fc1"), (first.recurrent, "lif1.w_rec"), (layers.fc2, "fc2")):
+        layer.weight.data = torch.from_numpy(nodes[name].weight).double()
+    x = _trains(12, rate=0.2)
+    return None, x, _stepped(layers, x, (snn.RSynaptic, snn.Synaptic), lambda: None)
+
+
 def spikingjelly() -> tuple:
     from spikingjelly.activation_based import functional, neuron
     from spikingjelly.activation_based.nir_exchange import export_to_nir
@@ -239,7 +298,7 @@ def spikingjelly() -> tuple:
 
 def _makers() -> Iterator[Callable[[], tuple]]:
     yield from (snntorch_dense, snntorch_zero, snntorch_synaptic, snntorch_convolution, snntorch_recurrent)
-    yield from (norse, sinabs, spikingjelly)
+    yield from (norse, sinabs, spikingjelly, paper_cnn, paper_braille_subtract)
 
 
 NETWORKS = {make.__name__: make for make in _makers()}

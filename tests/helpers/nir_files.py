@@ -8,6 +8,9 @@ import h5py
 import numpy as np
 
 from helpers import ROOT
+from repurpose_hpc.model.importers.load import load_model
+from repurpose_hpc.model.importers.nir.options import SpikingOptions
+from repurpose_hpc.model.network import Network
 
 RECORDED = ROOT / "tests/data/spiking"
 Edges = list[tuple[str, str]]
@@ -54,3 +57,29 @@ def recorded(name: str) -> tuple[Path, np.ndarray, dict[str, np.ndarray]]:
                 bits = np.unpackbits(file[key])[: int(np.prod(shape))]
                 spikes[key.removeprefix("packed.")] = bits.reshape(shape)
         return RECORDED / f"{name}.nir", file["x"].astype(np.float64), spikes
+
+
+# How the networks published with NIR were trained, and how many samples and which rate they are tested with.
+PAPER = {
+    "cnn": ({"convention": "sinabs"}, 2, 0.05),
+    "braille_zero": ({"convention": "snntorch", "reset": "set", "reset_delay": False}, 6, 0.2),
+    "braille_subtract": ({"convention": "snntorch", "reset_delay": False}, 6, 0.2),
+}
+
+
+def paper(name: str, steps: int) -> tuple[Network, np.ndarray]:
+    """A network published with NIR, whose outputs are trains, and trains, (samples, steps, ...)."""
+    rules, samples, rate = PAPER[name]
+    options = SpikingOptions(steps=steps, read_out="trains", **rules)
+    network = load_model(RECORDED / f"paper_{name}.nir", spiking=options)
+    x = np.random.default_rng(1).random((samples, *network.input_shape)) < rate
+    return network, x.astype(np.float64)
+
+
+def parameters(name: str) -> dict[str, dict[str, np.ndarray]]:
+    """What the nodes of a file have, by node."""
+    with h5py.File(RECORDED / f"{name}.nir") as file:
+        return {
+            node: {key: values[()] for key, values in group.items() if key != "type"}
+            for node, group in file["node/nodes"].items()
+        }

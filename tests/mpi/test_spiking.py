@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 from helpers import small_plans
+from helpers.nir_files import PAPER, paper
 from helpers.programs import counting, make_program, run_program
 from helpers.small_graphs import spiking_network
 from repurpose_hpc.model.forward import forward
@@ -70,3 +71,15 @@ def test_eight_neurons_that_fire_are_a_byte():
         assert mixing.source in network.binary_tensors
         ghosts = plan.ghost_traffic(network, mixing)
         assert (plan.ghost_bytes(network, mixing, "float32") >= ghosts / 8).all()
+
+
+@pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("density", [0.3, 1.0])
+def test_networks_of_the_paper_on_nir_fire_alike_on_all_ranks(name, density):
+    network, x = paper(name, steps=12)
+    plan = small_plans.random_plan(network, COMM.size, "replicated", 3, density)
+    network = small_plans.pruned(network, plan)
+    spikes = run_program(make_program(network, plan, len(x)), network, x.reshape(len(x), -1))
+    assert spikes.any() or density < 1
+    np.testing.assert_array_equal(spikes, forward(network, x))

@@ -29,6 +29,8 @@ PROGRAMS = {
     "norse": {"convention": "norse"},
     "sinabs": {"convention": "sinabs"},
     "spikingjelly": {"convention": "spikingjelly"},
+    "paper_cnn": {"convention": "sinabs"},
+    "paper_braille_subtract": {"convention": "snntorch"},
 }
 STEPS, STEP = 9, 1e-3
 EULER = SpikingOptions(steps=STEPS, convention="nir", time_step=STEP, read_out="trains")
