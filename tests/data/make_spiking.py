@@ -6,8 +6,9 @@
 norse, sinabs and nirtorch contradict each other about versions: ``--no-deps``, and what they miss by hand.
 For each network NAME.nir is what the exporter of the program writes, or paper_NAME.nir as it was published
 with the paper on NIR (https://github.com/neuromorphs/NIR, paper/02_cnn and 03_rnn; see paper_LICENSE).
-NAME.npz has ``x``, the trains that its layers were given, (samples, steps, ...), and what came out of each layer
-of neurons in float64, by the name of its node: spikes as bits, ``packed.NODE`` and ``shape.NODE``, or potentials.
+NAME.npz has ``x``, the trains that its layers were given, (samples, steps, ...), and what came out of each
+layer of neurons in float64, by the name of its node: spikes as bits, ``packed.NODE`` and ``shape.NODE``, or
+potentials.
 """
 
 from __future__ import annotations
