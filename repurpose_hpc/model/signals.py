@@ -172,7 +172,7 @@ class Pieces:
         length = self.length_in(file)
         rows = list(file.batches(file.samples, dtype=None))
         signal = np.concatenate(rows).reshape(self.whole(length))
-        check_finite(signal.reshape(1, -1), file.name)
+        check_finite(np.atleast_2d(signal), file.name)
 
         def cut(block: np.ndarray, _: int) -> np.ndarray:
             return self.cut(signal, block[:, 0]).reshape(len(block), -1)

@@ -18,10 +18,12 @@ from helpers.small_graphs import (
 )
 from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.activations import RELU
+from repurpose_hpc.model.comm_dtype import WEIGHTS_DTYPES
 from repurpose_hpc.model.forward import apply_heads, forward
 from repurpose_hpc.model.tiles import divisions, tileable, tiled
 from repurpose_hpc.plan.plan import PLACEMENTS, REPLICATED, dense_plan
 from repurpose_hpc.restructure.job import restructure_network
+from repurpose_hpc.runtime.resources import Formats
 from repurpose_hpc.runtime.schedule import ahead
 
 pytestmark = pytest.mark.mpi
@@ -68,6 +70,17 @@ def test_outputs_are_those_of_the_original(name, placement, more_workers, dtype,
     layers = tileable(network) if is_all else 1
     cut, plan = shared_out(network, layers, COMM.size + more_workers, placement)
     assert_computes(cut, plan, network, dtype, TOLERANCE[dtype]).free()
+
+
+@pytest.mark.parametrize("weights_dtype", WEIGHTS_DTYPES[1:])
+def test_weights_in_fewer_bits_leave_what_brings_halos_as_it_is(weights_dtype):
+    network = NETWORKS["convolutional_network"]
+    cut, plan = shared_out(network, tileable(network), COMM.size + 1, "partitioned")
+    x = np.random.default_rng(5).standard_normal((COUNT, network.inputs))
+    program = make_program(cut, plan, 3, dtype=np.float32, formats=Formats(weights_dtype))
+    y, expected = apply_heads(cut, run_program(program, cut, x)), forward(network, x)
+    program.free()
+    np.testing.assert_allclose(y, expected, rtol=0, atol=0.05 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -188,10 +188,11 @@ def choose_product(
         has_events: many values of the inputs may be 0, and all others 1.
     """
     size = sum(math.prod(part.shape) for part in weights_of(block))
-    if size and csr_is_faster(kept / size, columns, _are_alike(block)):
+    weights_dtype = resources.formats.weights_dtype
+    # A program multiplies dense weights of one format only.
+    stays_sparse = isinstance(block.own_weights, SparseWeights) and weights_dtype != EXACT
+    if stays_sparse or (size and csr_is_faster(kept / size, columns, _are_alike(block))):
         return SameBitsCsrProduct if columns is None else CsrProduct
-    is_sparse = isinstance(block.own_weights, SparseWeights)
-    weights_dtype = EXACT if is_sparse else resources.formats.weights_dtype
     return partial(
         DenseProduct,
         weights_dtype=weights_dtype,

@@ -131,3 +131,10 @@ def test_signals_that_do_not_fit_are_refused(shape, message):
     pieces = Pieces.of(signal_network(60, [(3, 2, 1, (1, 1))]))
     with pytest.raises(UserError, match=message):
         pieces.samples(Samples.of(np.zeros(shape)))
+
+
+def test_a_value_that_is_not_finite_is_found_where_the_file_has_it():
+    x = np.zeros((CHANNELS, 64))
+    x[1, 50] = np.nan
+    with pytest.raises(UserError, match="found nan in sample 1, column 50"):
+        Pieces.of(signal_network(60, [(3, 2, 1, (1, 1))])).samples(Samples.of(x))
