@@ -15,17 +15,17 @@ from ..registry import kernel
 RESET_CODES: dict[str, int] = {"none": 0, "subtract": 1, "set": 2}
 _NONE, _SUBTRACT, _SET = range(3)
 
-_MAPS, _PER_NEURON = Array(REAL, 3), Array(REAL, 1)
+_MAPS, _NUMBERS = Array(REAL, 3), Array(REAL, 2)
 
 
 @kernel(
     arguments={
         "x": _MAPS,
-        "synapse": _PER_NEURON,
-        "decay": _PER_NEURON,
-        "resistance": _PER_NEURON,
-        "threshold": _PER_NEURON,
-        "reset_value": _PER_NEURON,
+        "synapse": _NUMBERS,
+        "decay": _NUMBERS,
+        "resistance": _NUMBERS,
+        "threshold": _NUMBERS,
+        "reset_value": _NUMBERS,
         "rule": MEMBRANE,
         "out": _MAPS,
     },
@@ -45,18 +45,20 @@ def integrate_and_fire(
 
     Args:
         x: (n, batch, steps · positions).
-        synapse, decay, resistance, threshold, reset_value: of each neuron, (n,).
+        synapse, decay, resistance, threshold, reset_value: of each neuron, (n, 1), or of each value of a
+            step, (n, positions); all alike.
         rule: what all neurons have in common.
         out: as x.
     """
-    positions = x.shape[2] // rule.steps
+    positions, is_spread = x.shape[2] // rule.steps, synapse.shape[1] > 1
     one, zero = x.dtype.type(1), x.dtype.type(0)
     for j in range(x.shape[0]):
-        passed, kept, factor = synapse[j], decay[j], resistance[j]
-        limit, value = threshold[j], reset_value[j]
         for b in range(x.shape[1]):
             row, result = x[j, b], out[j, b]
             for p in range(positions):
+                q = p if is_spread else 0
+                passed, kept, factor = synapse[j, q], decay[j, q], resistance[j, q]
+                limit, value = threshold[j, q], reset_value[j, q]
                 current = potential = zero
                 fired = False
                 for place in range(p, row.size, positions):

@@ -17,10 +17,11 @@ def _membrane(op: Membrane, graph: Graph, sources: Sequence[Value], target: Shap
     # Maps of one step, the steps on an axis of their own.
     by_step = graph.shaped(x, (op.steps, x.shape.values // op.steps))
     axis = 1 if by_step.neurons_last else 2
+    one = by_step._replace(shape=Shape(x.shape.neurons, (1, x.shape.values // op.steps)))
 
     @cache  # those that no step needs are not written
     def number(name: str) -> str:
-        return graph.by_neuron(name, getattr(op, name)[:, None], by_step)
+        return graph.by_neuron(name, op.by_position(name), one)
 
     course: list[str] = []
     current = potential = spike = ""

@@ -36,7 +36,7 @@ EXAMPLES = {
         ),
         (4,),
     ),
-    "Membrane": lambda d, x: d.membrane("op", x, 4, fires=False, reset="none"),
+    "Membrane": lambda d, x: d.membrane("op", x, 4, positions=3, fires=False, reset="none"),
     "PositionTable": lambda d, x: d.builder.position_table("op", x, d.rng.standard_normal((3, 14))),
     "Rotary": lambda d, x: d.builder.rotary("op", x, 1, np.array([0.7]), factor=1.5),
     "Attention": lambda d, x: d.attention("op", x, heads=4, groups=2, after=2, softcap=3.0),

@@ -41,10 +41,11 @@ class Draw:
         weights, bias = self.weights(self.builder.neurons(source), window.taps)
         return self.builder.depthwise(name, source, weights, bias, window)
 
-    def membrane(self, name: str, source: str, steps: int, **others: object) -> str:
-        """Neurons that integrate and fire."""
+    def membrane(self, name: str, source: str, steps: int, positions: int = 0, **others: object) -> str:
+        """Neurons that integrate and fire; with numbers for so many positions of a step, unless that is 0."""
         neurons = self.builder.neurons(source)
-        return self.builder.membrane(membrane(self.rng, name, source, steps, neurons, **others))
+        shape = (neurons, positions) if positions else neurons
+        return self.builder.membrane(membrane(self.rng, name, source, steps, shape, **others))
 
     def attention(
         self, name: str, source: str, heads: int, groups: int, sizes: tuple[int, int] = (2, 3), **options
@@ -67,11 +68,17 @@ class Draw:
 
 
 def membrane(
-    rng: np.random.Generator, name: str, source: str, steps: int, neurons: int = 3, **others: object
+    rng: np.random.Generator,
+    name: str,
+    source: str,
+    steps: int,
+    neurons: int | tuple[int, int] = 3,
+    **others: object,
 ) -> Membrane:
-    """A membrane with random synapses, decays and thresholds."""
-    synapse, decay = rng.uniform(0, 0.9, (2, neurons))
-    resistance, threshold, reset_value = rng.uniform(0.2, 0.8, (3, neurons))
+    """A membrane with random synapses, decays and thresholds, of neurons or of (neurons, positions)."""
+    shape = np.atleast_1d(neurons)
+    synapse, decay = rng.uniform(0, 0.9, (2, *shape))
+    resistance, threshold, reset_value = rng.uniform(0.2, 0.8, (3, *shape))
     numbers = (synapse, decay, resistance, threshold, reset_value)
     return Membrane(name, source, f"{name}.y", steps, *numbers, **others)
 
@@ -233,13 +240,16 @@ def _norm(builder: Builder, name: str, tensor: str) -> str:
 
 
 def spiking_network(seed: int = 0, steps: int = 4) -> Network:
-    """Spikes of a convolution of every step, pooled; of layers on whole maps; and a mean potential."""
+    """Spikes of a convolution of every step, pooled; of layers on whole maps; and a mean potential.
+
+    The neurons of the convolution have numbers for each position.
+    """
     draw, size = Draw(seed), (4, 3)
     builder = draw.builder
     x = builder.input("input", 2, (steps, *size))
     of_step = square_window(size, pad=1)
     tensor = draw.mixing("convolution", x, 9, by_step(of_step, steps))
-    tensor = draw.membrane("first", tensor, steps, is_delayed=True)
+    tensor = draw.membrane("first", tensor, steps, positions=12, is_delayed=True)
     halves = Window(size, (2, 1), (2, 1), (1, 1), (0, 0), (2, 3))
     tensor = builder.pool("pool", tensor, "max", by_step(halves, steps))
     tensor = draw.mixing("flat", tensor, 13, by_step(whole_map((2, 3)), steps))

@@ -22,7 +22,7 @@ from repurpose_hpc.model.operations.operation import (
 # What a spike does to the potential.
 SUBTRACT, SET, NONE = "subtract", "set", "none"
 RESETS = (SUBTRACT, SET, NONE)
-# The fields of a membrane with a number for each neuron.
+# The fields of a membrane with numbers of its neurons.
 PER_NEURON = ("synapse", "decay", "resistance", "threshold", "reset_value")
 # Passes over its values that a membrane takes as long as: a step waits for the one before.
 _PASSES = 4
@@ -57,7 +57,8 @@ class Membrane(OneSource):
 
     Attributes:
         steps: how many.
-        synapse, decay, resistance, threshold, reset_value: of each neuron, (n,); a synapse of 0 is none.
+        synapse, decay, resistance, threshold, reset_value: of each neuron, (n,), or of each value of a step,
+            (n, positions); a synapse of 0 is none.
         reset: one of ``RESETS``.
         is_delayed: see above.
         fires: whether the target is spikes, 0 or 1; else it is the potential, before it is reset at once.
@@ -140,9 +141,14 @@ class Membrane(OneSource):
         unit = np.where(threshold == 0, 1, np.abs(threshold))
         return 1 / (unit * (1 + (np.pi * (potential - threshold) / unit) ** 2))
 
+    def by_position(self, name: str) -> np.ndarray:
+        """A field of ``PER_NEURON``: (neurons, 1), or (neurons, positions)."""
+        numbers = getattr(self, name)
+        return numbers[:, None] if numbers.ndim == 1 else numbers
+
     def _of_neurons(self, name: str, dtype: np.dtype) -> np.ndarray:
-        """Numbers of neurons, to be combined with those of one step: (neurons, 1, 1)."""
-        return getattr(self, name).astype(dtype, copy=False)[:, None, None]
+        """Numbers of neurons, to be combined with those of one step: (neurons, 1, positions or 1)."""
+        return self.by_position(name).astype(dtype, copy=False)[:, None]
 
     def restricted(self, target: Rows, *sources: Rows) -> Membrane:
         """See ``Operation``."""
@@ -157,9 +163,9 @@ class Membrane(OneSource):
         if self.fires or self.reset != NONE:
             return [math.inf]
         synapse, decay, resistance = (
-            np.abs(getattr(self, name).astype(np.float64)) for name in ("synapse", "decay", "resistance")
+            np.abs(self.by_position(name).astype(np.float64)) for name in ("synapse", "decay", "resistance")
         )
-        sums = ((factor[:, None] ** np.arange(self.steps)).sum(axis=1) for factor in (synapse, decay))
+        sums = ((factor[..., None] ** np.arange(self.steps)).sum(axis=-1) for factor in (synapse, decay))
         return [float(math.prod(sums, start=resistance).max())]
 
     def cost(self, target: Shape) -> Cost:
@@ -172,9 +178,10 @@ class Membrane(OneSource):
         yield from same_positions(source, target)
         arrays = {name: getattr(self, name) for name in PER_NEURON}
         yield from dtype_faults(**arrays)
+        positions = source.values // max(self.steps, 1)
         for name, array in arrays.items():
-            if array.shape != (source.neurons,):
-                yield f"has {name} of shape {array.shape} for {source.neurons} neurons"
+            if array.shape not in ((source.neurons,), (source.neurons, positions)):
+                yield f"has {name} of shape {array.shape} for {source.neurons} neurons, {positions} in a map"
         if self.steps < 1 or source.values % self.steps:
             yield f"has {self.steps} steps, which do not share out the {source.values} values of a neuron"
         if self.reset not in RESETS:

@@ -315,9 +315,10 @@ def _retention(op: Retention, rows: Sequence[Rows], resources: Resources, _: Epi
 @lowers(Membrane)
 def _membrane(op: Membrane, rows: Sequence[Rows], resources: Resources, _: Epilogue) -> Maker:
     rule = MembraneRule(op.steps, RESET_CODES[op.reset], int(op.is_delayed), int(op.fires))
+    arrays = np.broadcast_arrays(*map(op.by_position, PER_NEURON))
 
     def make(x: np.ndarray, out: np.ndarray) -> list:
-        numbers = (getattr(op, name).astype(x.dtype) for name in PER_NEURON)
+        numbers = (np.array(array, x.dtype, order="C") for array in arrays)
         return [(integrate_and_fire, (x, *numbers, rule, out))]
 
     return make

@@ -18,6 +18,19 @@ def drawn(rng: np.random.Generator, steps: int = 5, **others: object) -> Membran
     return membrane(rng, "op", "x", steps, **others)
 
 
+def spread(op: Membrane) -> Membrane:
+    """Each position of a map with neurons of its own, as neurons: (neurons · positions,)."""
+    return replace(op, **{name: np.ravel(getattr(op, name)) for name in PER_NEURON})
+
+
+def as_neurons(x: np.ndarray, steps: int) -> np.ndarray:
+    """Maps whose positions are neurons: (neurons · positions, batch, steps)."""
+    neurons, batch, values = x.shape
+    positions = values // steps
+    by_step = x.reshape(neurons, batch, steps, positions).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(by_step.reshape(neurons * positions, batch, steps))
+
+
 def one_neuron(op: Membrane, j: int, inputs: list[float]) -> tuple[list[float], list[float]]:
     """The spikes and potentials of neuron j, number by number."""
     current = potential = 0.0
@@ -61,8 +74,28 @@ def test_every_neuron_is_by_itself(kind, steps, positions, batch, seed):
         np.testing.assert_allclose(target[j, b, p::positions], expected, atol=1e-12)
     compiled = np.empty_like(x)
     rule = MembraneRule(steps, RESET_CODES[op.reset], int(op.is_delayed), int(op.fires))
-    integrate_and_fire(x, *(getattr(op, name) for name in PER_NEURON), rule, compiled)
+    integrate_and_fire(x, *map(op.by_position, PER_NEURON), rule, compiled)
     np.testing.assert_allclose(compiled, target, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(kind=kinds, steps=st.integers(1, 5), batch=st.integers(0, 3), seed=st.integers(0, 99))
+def test_positions_with_numbers_of_their_own_are_like_neurons(kind, steps, batch, seed):
+    """Spikes and gradients, in both precisions and compiled."""
+    rng = np.random.default_rng(seed)
+    op = drawn(rng, steps, neurons=(3, 4), **kind)
+    for dtype in (np.float64, np.float32):
+        x, g = rng.normal(0.3, 1, (2, 3, batch, 4 * steps)).astype(dtype)
+        alone, target = spread(op), op.compute(x)
+        np.testing.assert_array_equal(as_neurons(target, steps), alone.compute(as_neurons(x, steps)))
+        (gradient,) = op.vjp(g, target, x)
+        (expected,) = alone.vjp(as_neurons(g, steps), as_neurons(target, steps), as_neurons(x, steps))
+        np.testing.assert_array_equal(as_neurons(gradient, steps), expected)
+        compiled = np.empty_like(x)
+        rule = MembraneRule(steps, RESET_CODES[op.reset], int(op.is_delayed), int(op.fires))
+        numbers = (op.by_position(name).astype(dtype) for name in PER_NEURON)
+        integrate_and_fire(x, *numbers, rule, compiled)
+        np.testing.assert_allclose(compiled, target, atol=1e-5 if dtype == np.float32 else 1e-12)
 
 
 @pytest.mark.parametrize("is_delayed", [False, True])
@@ -99,6 +132,10 @@ def test_the_gain_of_a_filter_bounds_what_it_does_to_any_input():
     (gain,) = op.gain([Shape(3, (8,))], Shape(3, (8,)))
     x = np.ones((3, 1, 8))
     assert np.linalg.norm(op.compute(x)) / np.linalg.norm(x) <= gain < 40
+    by_position = drawn(rng, 8, neurons=(3, 2), fires=False, reset="none")
+    assert by_position.gain([Shape(3, (16,))], Shape(3, (16,))) == spread(by_position).gain(
+        [], Shape(6, (8,))
+    )
 
 
 def test_spikes_are_binary_and_potentials_are_not():
@@ -113,12 +150,21 @@ def test_restricted_neurons_are_these_alone():
     np.testing.assert_array_equal(op.restricted(rows, rows).compute(x[[2, 0]]), op.compute(x)[[2, 0]])
 
 
+def test_restricted_neurons_keep_the_numbers_of_their_positions():
+    rng = np.random.default_rng(7)
+    op, x = drawn(rng, neurons=(3, 2)), rng.normal(0.5, 1, (3, 2, 10))
+    rows = Rows(np.array([2, 0]), np.array([0, 0]), 3)
+    np.testing.assert_array_equal(op.restricted(rows, rows).compute(x[[2, 0]]), op.compute(x)[[2, 0]])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"steps": 4}, "4 steps, which do not share out the 6 values"),
         ({"reset": "never"}, "reset 'never', expected one of"),
         ({"decay": np.ones(2)}, "decay of shape (2,) for 3 neurons"),
+        ({"decay": np.ones((3, 3))}, "decay of shape (3, 3) for 3 neurons, 2 in a map"),
+        ({"steps": 0}, "0 steps"),
         ({"decay": np.ones(3, np.float32)}, "all float32 or all float64"),
     ],
 )

@@ -339,10 +339,35 @@ def test_what_is_refused_is_named(tmp_path, what):
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
-def test_maps_with_several_parameters_are_refused(tmp_path):
-    x = np.zeros((1, STEPS, 2, 2, 2))
-    with pytest.raises(UserError, match="one v_threshold for all positions of a map, found 0 to 3"):
-        _run(tmp_path, {"n": LIF | {"tau": 1e-2, "v_threshold": np.arange(8.0).reshape(2, 2, 2)}}, x)
+@pytest.mark.parametrize("is_unrolled", [False, True])
+@pytest.mark.parametrize("kind", NEURONS)
+def test_positions_of_a_map_may_have_parameters_of_their_own(tmp_path, kind, is_unrolled):
+    x = RNG.normal(0.3, 1, size=(4, STEPS, 2, 3, 2))
+    parameters = {key: value * RNG.uniform(0.8, 1.2, (2, 3, 2)) for key, value in NEURONS[kind].items()}
+    parameters["r"] = parameters["r"][:, :1, :1]  # and some of them not
+    expected = _euler(x, **{NAMES.get(key, key): value for key, value in parameters.items()})
+    nodes, edges = {"n": node(kind, **parameters)}, None
+    if is_unrolled:
+        if "v_threshold" not in parameters:
+            return
+        nodes["w"] = node("Scale", scale=0.0)
+        edges = [("in", "n"), ("n", "w"), ("w", "n"), ("n", "out")]
+    y = _run(tmp_path, nodes, x, (2, 3, 2), edges=edges)
+    np.testing.assert_allclose(y, expected, atol=1e-13)
+
+
+def test_thresholds_of_positions(tmp_path):
+    x, threshold = RNG.normal(size=(3, STEPS, 2, 2, 3)), RNG.normal(size=(2, 2, 3))
+    y = _run(tmp_path, {"t": node("Threshold", threshold=threshold)}, x, (2, 2, 3))
+    np.testing.assert_array_equal(y, x > threshold)
+
+
+def test_what_positions_may_not_have_is_refused(tmp_path):
+    x, values = np.zeros((1, STEPS, 2, 2, 2)), STEP * np.arange(2.0, 10).reshape(2, 2, 2)
+    with pytest.raises(UserError, match="one delay for all positions of a map, found 0.00[0-9] to 0.00[0-9]"):
+        _run(tmp_path, {"n": node("Delay", delay=values)}, x)
+    with pytest.raises(UserError, match=r"tau for values of shape \(2, 2, 2\), or .* found shape \(2, 4\)"):
+        _run(tmp_path, {"n": LIF | {"tau": values.reshape(2, 4)}}, x)
 
 
 @pytest.mark.parametrize(

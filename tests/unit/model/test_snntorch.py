@@ -73,12 +73,24 @@ MODULES = {
         nn.Sequential(nn.Linear(12, 9), _leaky()), nn.Identity(), nn.Linear(9, 4), _leaky()
     ),
     "convolutions": _convolutions,
+    "positions": lambda: nn.Sequential(
+        *(nn.Conv2d(2, 6, 3, padding="same"), _leaky((6, 8, 8), threshold=0.2 + 0.4 * torch.rand(6, 8, 8))),
+        *(
+            nn.Conv2d(6, 3, 3),
+            snn.RLeaky(torch.rand(3, 6, 6), conv2d_channels=3, kernel_size=3, init_hidden=True),
+        ),
+    ),
     "along one axis": lambda: nn.Sequential(nn.Conv1d(2, 3, 3, stride=2), _leaky(3, threshold=0.5).float()),
     "recurrent maps": lambda: nn.Sequential(
         nn.Conv2d(2, 3, 3), snn.RLeaky(0.8, conv2d_channels=3, kernel_size=3, threshold=0.5, init_hidden=True)
     ),
 }
-SHAPES = {"convolutions": (2, 8, 8), "recurrent maps": (2, 6, 6), "along one axis": (2, 9)}
+SHAPES = {
+    "convolutions": (2, 8, 8),
+    "positions": (2, 8, 8),
+    "recurrent maps": (2, 6, 6),
+    "along one axis": (2, 9),
+}
 
 
 def _expected(module, x):
@@ -184,10 +196,6 @@ REFUSED = {
         lambda: _Loop(repeats=True),
         "to call each layer once, in one order, found fc1, lif1, fc1",
     ),
-    "several betas in a map": (
-        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), snn.Leaky(torch.rand(2, 2, 2), init_hidden=True)),
-        r"1 \(Leaky\): expected finite beta, the same at all positions",
-    ),
 }
 
 
@@ -195,9 +203,8 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_refused_is_named(what):
     make, message = REFUSED[what]
-    example = torch.zeros(1, 1, 4, 4) if what == "several betas in a map" else None
     with pytest.raises(rp.UserError, match=message):
-        rp.from_snntorch(make(), STEPS, example)
+        rp.from_snntorch(make(), STEPS)
 
 
 def test_other_arguments_are_refused():

@@ -16,7 +16,7 @@ import numpy as np
 from repurpose_hpc.model.operations.membrane import SET, SUBTRACT
 
 Values = np.ndarray
-"""Of a parameter, one for each neuron."""
+"""Of a parameter: (n, 1), one for each neuron, or (n, positions), one for each value of a step."""
 
 
 class Filter(NamedTuple):

@@ -51,7 +51,7 @@ def _decays(network: Network) -> str:
     decays = [op.decay for op in network.operations if isinstance(op, Membrane)]
     if not decays:
         return ""
-    low, high = (f"{end(np.concatenate(decays)):.3g}" for end in (np.min, np.max))
+    low, high = (f"{end(np.concatenate([*map(np.ravel, decays)])):.3g}" for end in (np.min, np.max))
     return f"; a step keeps {low if low == high else f'{low} to {high}'} of a potential"
 
 

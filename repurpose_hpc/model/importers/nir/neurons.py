@@ -56,28 +56,28 @@ def dynamics_of(node: Parameters, rules: Rules, shape: tuple[int, ...]) -> Dynam
     """
     kind, convention = NEURONS[node.node.kind], rules.convention
     times = {key: _time(node, key, rules, shape) for key in kind.times}
-    resistance = node.per_neuron("r", shape)
-    synapse = np.zeros(shape[0])
+    resistance = node.per_value("r", shape)
+    zeros, ones = np.zeros((shape[0], 1)), np.ones((shape[0], 1))
+    synapse = zeros
     if kind.leaks:
         tau = times["tau_mem" if kind.has_current else "tau"]
         decay, resistance = convention.membrane(tau, resistance, rules.time_step)
-        rest = node.per_neuron("v_leak", shape)
+        rest = node.per_value("v_leak", shape)
     else:
-        decay, rest = np.ones(shape[0]), np.zeros(shape[0])
+        decay, rest = ones, zeros
         resistance = convention.integrator(resistance, rules.time_step)
     if kind.has_current:
-        weight = node.per_neuron("w_in", shape) if node.has("w_in") else np.ones(shape[0])
+        weight = node.per_value("w_in", shape) if node.has("w_in") else ones
         synapse, gain = convention.synapse(times["tau_syn"], weight, rules.time_step)
         resistance = resistance * gain
     for key, values in zip(kind.times, (decay, synapse), strict=False):
         _check_decay(node, key, times[key], values, rules)
     if not kind.fires:
-        zeros = np.zeros(shape[0])
         return Dynamics(decay, resistance, synapse, zeros, zeros, rest, NONE, fires=False)
-    threshold = node.per_neuron("v_threshold", shape)
+    threshold = node.per_value("v_threshold", shape)
     reset_value = threshold
     if convention.reset == SET:
-        reset_value = node.per_neuron("v_reset", shape) if node.has("v_reset") else np.zeros(shape[0])
+        reset_value = node.per_value("v_reset", shape) if node.has("v_reset") else zeros
     if convention.fires_at_threshold:
         threshold = below(threshold)
     return Dynamics(
@@ -91,7 +91,7 @@ def below(threshold: np.ndarray) -> np.ndarray:
 
 
 def _time(node: Parameters, key: str, rules: Rules, shape: tuple[int, ...]) -> np.ndarray:
-    tau = node.per_neuron(key, shape)
+    tau = node.per_value(key, shape)
     if tau.min() <= 0:
         raise node.fault(
             f"expected a time constant {key} above 0 {rules.unit}, found {tau.min():g} {rules.unit}"
@@ -102,7 +102,7 @@ def _time(node: Parameters, key: str, rules: Rules, shape: tuple[int, ...]) -> n
 def _check_decay(node: Parameters, key: str, tau: np.ndarray, decay: np.ndarray, rules: Rules) -> None:
     """Refuse what would swing instead of decay."""
     if decay.min() < 0:
-        least = tau[decay.argmin()]
+        least = tau.flat[decay.argmin()]
         raise node.fault(
             f"expected a time constant {key} of at least a step of {rules.time_step:g} {rules.unit}, found "
             f"{least:g} {rules.unit}, which makes a decay of {decay.min():g}",

@@ -83,7 +83,7 @@ def _scale(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Tra
 
 @reads("Threshold")
 def _threshold(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Train:
-    return trains.step_function(node.layer, source, node.per_neuron("threshold", source.shape))
+    return trains.step_function(node.layer, source, node.per_value("threshold", source.shape))
 
 
 @reads("Delay")

@@ -77,33 +77,41 @@ class Parameters:
             raise self.fault(f"expected a bias for each of {len(weights)} outputs, found shape {value.shape}")
         return value
 
-    def per_neuron(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A number for each neuron, (n,) float64, of one for all, for each neuron, or for each value.
+    def per_value(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Float64 numbers of neurons, of one for all, for each neuron, or for each value.
 
         Args:
             key: of the parameter.
             shape: of a step: neurons, and the axes of their maps.
+
+        Returns:
+            (n, 1), or (n, positions) where they differ within a map.
         """
         value = self.numbers(key).astype(np.float64)
         if value.size == 1:
-            return np.full(shape[0], value.item())
+            return np.full((shape[0], 1), value.item())
         if value.ndim > len(shape) and len(value) == 1:
             value = value[0]  # of an exporter that was given a sample with an axis of samples
         by_neuron = value.reshape(len(value), -1)
-        positions = math.prod(shape[1:])
-        if value.size == shape[0] * positions and value.shape[0] == shape[0]:
-            if (by_neuron == by_neuron[:, :1]).all():
-                return np.ascontiguousarray(by_neuron[:, 0])
+        is_even = (by_neuron == by_neuron[:, :1]).all()
+        fits = by_neuron.shape in ((shape[0], 1), (shape[0], math.prod(shape[1:])))
+        if not fits or not is_even and value.shape != shape:
             raise self.fault(
-                f"expected one {key} for all positions of a map, found {by_neuron.min(axis=1)[0]:g} to "
-                f"{by_neuron.max(axis=1)[0]:g} in the first map, of shape {shape[1:]}",
-                "neurons of a map have one owner and one set of parameters: give each map one",
+                f"expected {key} for values of shape {shape}, or one for all, found shape {value.shape}"
             )
-        if by_neuron.shape == (shape[0], 1):
-            return by_neuron[:, 0]
-        raise self.fault(
-            f"expected {key} for values of shape {shape}, or one for all, found shape {value.shape}"
-        )
+        return np.ascontiguousarray(by_neuron[:, :1] if is_even else by_neuron)
+
+    def per_neuron(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The same with a number for each neuron, (n,)."""
+        by_value = self.per_value(key, shape)
+        if by_value.shape[1] > 1:
+            first = by_value[np.ptp(by_value, axis=1).argmax()]
+            raise self.fault(
+                f"expected one {key} for all positions of a map, found {first.min():g} to {first.max():g} in "
+                f"a map of shape {shape[1:]}",
+                "give each map one",
+            )
+        return by_value[:, 0]
 
     def whole(self, key: str, axes: int, least: int, default: int | None = None) -> tuple[int, ...]:
         """Whole numbers, one for each axis; one stands for all."""

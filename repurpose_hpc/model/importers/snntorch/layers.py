@@ -133,7 +133,7 @@ def _nothing(trains: Trains, name: str, layer: Any, source: Train) -> Train:
 def _neurons(trains: Trains, name: str, layer: Any, source: Train) -> Train:
     _refuse_extras(name, layer)
     dynamics = _dynamics(name, layer, source.shape)
-    factor = _per_neuron(name, layer, "graded_spikes_factor", source.shape)
+    factor = _per_value(name, layer, "graded_spikes_factor", source.shape)
     if not hasattr(layer, "recurrent"):
         spikes = trains.neurons(name, source, dynamics)
         if (factor == 1).all():
@@ -173,9 +173,9 @@ def _refuse_extras(name: str, layer: Any) -> None:
 
 def _dynamics(name: str, layer: Any, shape: tuple[int, ...]) -> Dynamics:
     def values(key: str) -> np.ndarray:
-        return _per_neuron(name, layer, key, shape)
+        return _per_value(name, layer, key, shape)
 
-    ones, zeros = np.ones(shape[0]), np.zeros(shape[0])
+    ones, zeros = np.ones((shape[0], 1)), np.zeros((shape[0], 1))
     resistance, synapse = ones, zeros
     if type(layer).__name__ == "Lapicque":
         decay = 1 - values("time_step") / (values("R") * values("C"))
@@ -190,8 +190,8 @@ def _dynamics(name: str, layer: Any, shape: tuple[int, ...]) -> Dynamics:
     return Dynamics(decay, resistance, synapse, threshold, reset_value, zeros, reset, is_delayed)
 
 
-def _per_neuron(name: str, layer: Any, key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter as a number for each neuron, float64: it is one for all, or as PyTorch spreads it."""
+def _per_value(name: str, layer: Any, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A parameter as PyTorch spreads it, float64: (n, 1), or (n, positions) where it differs within a map."""
     array = np.asarray(getattr(layer, key).detach().cpu().numpy(), np.float64)
     try:
         spread = np.broadcast_to(array, shape).reshape(shape[0], -1)
@@ -202,10 +202,10 @@ def _per_neuron(name: str, layer: Any, key: str, shape: tuple[int, ...]) -> np.n
             f"expected {key} for values of shape {shape}, found shape {array.shape}",
             "give others",
         ) from None
-    if not np.isfinite(spread).all() or (spread != spread[:, :1]).any():
-        fault = f"expected finite {key}, the same at all positions of a map, found others"
-        raise _fault(name, layer, fault, "give each map one")
-    return np.ascontiguousarray(spread[:, 0])
+    if not np.isfinite(spread).all():
+        raise _fault(name, layer, f"expected finite {key}, found NaN or infinity", "mend it")
+    is_even = (spread == spread[:, :1]).all()
+    return np.ascontiguousarray(spread[:, :1] if is_even else spread)
 
 
 def _way_back(name: str, layer: Any, shape: tuple[int, ...]) -> Back:
@@ -218,7 +218,7 @@ def _way_back(name: str, layer: Any, shape: tuple[int, ...]) -> Back:
         )
     if type(inner).__name__ == "Conv2d":
         return lambda single, ending, spikes: _convolution(single, f"{name}.recurrent{ending}", inner, spikes)
-    scale = _per_neuron(name, inner, "V", shape)
+    scale = _per_value(name, inner, "V", shape)
     zeros = np.zeros_like(scale)
     return lambda single, ending, spikes: single.affine(f"{name}.recurrent{ending}", spikes, scale, zeros)
 

@@ -50,7 +50,9 @@ class Train(NamedTuple):
 
 
 class Dynamics(NamedTuple):
-    """What a layer of neurons does in a step, see ``Membrane``; arrays of one number for each neuron, (n,).
+    """What a layer of neurons does in a step, see ``Membrane``.
+
+    Arrays have a number for each neuron, (n, 1), or for each value of a step, (n, positions).
 
     Attributes:
         rest: of the potential, where it begins, from which ``threshold`` and ``reset_value`` are measured.
@@ -150,7 +152,7 @@ class Trains:
         return self.dense(name, source, eye, zeros, fixed=True)
 
     def affine(self, name: str, source: Train, scale: np.ndarray, shift: np.ndarray) -> Train:
-        """A scale and a shift of each neuron, (n,), or of each value of a step, (n, positions)."""
+        """A scale and a shift of each neuron, (n,) or (n, 1), or of each value of a step, (n, positions)."""
         target = self.builder.affine(name, source.tensor, self._at_steps(scale), self._at_steps(shift))
         return Train(target, source.shape)
 
@@ -160,9 +162,9 @@ class Trains:
         return np.tile(values, (1, self.steps))
 
     def step_function(self, name: str, source: Train, threshold: np.ndarray) -> Train:
-        """1 where a value is above its neuron's threshold, (n,), else 0."""
-        if (threshold == threshold[0]).all():
-            above = Activation("greater", float(threshold[0]))
+        """1 where a value is above its threshold, (n, 1) or (n, positions), else 0."""
+        if (threshold == threshold[0, 0]).all():
+            above = Activation("greater", float(threshold[0, 0]))
         else:
             shifted = self.affine(f"{name}.shift", source, np.ones_like(threshold), -threshold)
             source, above = shifted, Activation("greater", 0.0)
@@ -176,16 +178,19 @@ class Trains:
         rest = dynamics.rest
         shift = rest if dynamics.fires else 0
         is_set = dynamics.reset not in (SUBTRACT, NONE)
-        op = Membrane(
-            name,
-            source.tensor,
-            f"{name}.y",
-            self.steps,
+        numbers = (
             dynamics.synapse,
             dynamics.decay,
             dynamics.resistance,
             dynamics.threshold - shift,
             dynamics.reset_value - shift if is_set else dynamics.reset_value,
+        )
+        op = Membrane(
+            name,
+            source.tensor,
+            f"{name}.y",
+            self.steps,
+            *map(_of_membrane, numbers),
             dynamics.reset,
             dynamics.is_delayed,
             dynamics.fires,
@@ -237,3 +242,8 @@ class Trains:
         trains = (*self._inputs, *((output.tensor,) if by_step else ()))
         axes = {tensor: 1 for tensor in trains if self.builder.positions(tensor)}
         return self.builder.build((output.tensor,), ("identity",), axes=axes)
+
+
+def _of_membrane(numbers: np.ndarray) -> np.ndarray:
+    """Numbers as ``Membrane`` has them."""
+    return numbers[:, 0] if numbers.shape[1] == 1 else numbers
