@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,19 @@ _OPSET = 17
 _FLOAT = 1  # ONNX's number of float32
 
 # Nodes from the values "x" of a sample, with one step, to its train "train"; and their constants.
-_Coding = tuple[list[Step], Mapping[str, np.ndarray]]
+_Nodes = tuple[list[Step], Mapping[str, np.ndarray]]
+
+
+class Coding(NamedTuple):
+    """A way to make trains.
+
+    Attributes:
+        nodes: of steps, shape of a sample and seed.
+        is_binary: whether trains are 0 or 1 for any sample.
+    """
+
+    nodes: Callable[[int, tuple[int, ...], int], _Nodes]
+    is_binary: bool
 
 
 def coded(network: Network, coding: str, seed: int = 0) -> Network:
@@ -40,14 +53,15 @@ def coded(network: Network, coding: str, seed: int = 0) -> Network:
     if network.ends.front is not None or len(network.input_tensors) != 1:
         raise UserError("coding: expected a network with one input and nothing in front of it, found another")
     steps, *shape = network.input_shape
-    nodes, constants = CODINGS[coding](steps, tuple(shape), seed)
+    nodes, constants = CODINGS[coding].nodes(steps, tuple(shape), seed)
     front = Subgraph(
         (Port("sample", tuple(shape), "float32"),),
         (Port("train", (steps, *shape), "float32"),),
         (_node("Reshape", ("sample", "shape"), "x"), *nodes),
         {"shape": np.array([0, 1, *shape]), **constants},
     )
-    return replace(network, ends=replace(network.ends, front=front))
+    ends = replace(network.ends, front=front)
+    return replace(network, ends=ends, has_binary_inputs=CODINGS[coding].is_binary)
 
 
 def _node(operator: str, inputs: tuple[str, ...], output: str, **attributes: int) -> Step:
@@ -59,18 +73,18 @@ def _by_step(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return values.reshape(1, len(values), *(1,) * len(shape))
 
 
-def _constant(steps: int, shape: tuple[int, ...], seed: int) -> _Coding:
+def _constant(steps: int, shape: tuple[int, ...], seed: int) -> _Nodes:
     zeros = _by_step(np.zeros(steps, np.float32), shape)
     return [_node("Add", ("x", "zeros"), "train")], {"zeros": zeros}
 
 
-def _rate(steps: int, shape: tuple[int, ...], seed: int) -> _Coding:
+def _rate(steps: int, shape: tuple[int, ...], seed: int) -> _Nodes:
     noise = np.random.default_rng(seed).random((1, steps, *shape), np.float32)
     nodes = [_node("Greater", ("x", "noise"), "fires"), _node("Cast", ("fires",), "train", to=_FLOAT)]
     return nodes, {"noise": noise}
 
 
-def _latency(steps: int, shape: tuple[int, ...], seed: int) -> _Coding:
+def _latency(steps: int, shape: tuple[int, ...], seed: int) -> _Nodes:
     """x fires in step (1 - x) (steps - 1), rounded."""
     one, zero, last = (np.array(number, np.float32) for number in (1, 0, steps - 1))
     nodes = [
@@ -86,8 +100,8 @@ def _latency(steps: int, shape: tuple[int, ...], seed: int) -> _Coding:
     return nodes, {"one": one, "zero": zero, "last": last, "steps": numbers}
 
 
-CODINGS: dict[str, Callable[[int, tuple[int, ...], int], _Coding]] = {
-    CONSTANT: _constant,
-    RATE: _rate,
-    LATENCY: _latency,
+CODINGS = {
+    CONSTANT: Coding(_constant, is_binary=False),
+    RATE: Coding(_rate, is_binary=True),
+    LATENCY: Coding(_latency, is_binary=True),
 }

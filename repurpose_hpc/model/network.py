@@ -90,6 +90,7 @@ class Network:
         tile_owners: of a network whose maps are shared out by position (``tiles``): free space -> the worker
             that has all its neurons.
         tile_parts: of such a network: mixing -> what it is part of, unless it was in the network before.
+        has_binary_inputs: whether what stands before makes inputs of 0 and 1 of any sample.
     """
 
     spaces: tuple[Space, ...]
@@ -104,6 +105,7 @@ class Network:
     longest: int = 0
     tile_owners: dict[str, int] = field(default_factory=dict)
     tile_parts: dict[str, TilePart] = field(default_factory=dict)
+    has_binary_inputs: bool = False
     _spaces_by_name: dict[str, Space] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -185,7 +187,7 @@ class Network:
     @cached_property
     def binary_tensors(self) -> frozenset[str]:
         """Tensors whose values are 0 or 1 for any input, such as spikes."""
-        known: set[str] = set()
+        known = {*self.input_tensors} if self.has_binary_inputs else set()
         for op in self.operations:
             if op.is_binary(*(source in known for source in op.sources)):
                 known.add(op.target)

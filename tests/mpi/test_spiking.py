@@ -10,6 +10,7 @@ from helpers import small_plans
 from helpers.nir_files import PAPER, paper
 from helpers.programs import counting, make_program, run_program
 from helpers.small_graphs import spiking_network
+from repurpose_hpc.model.coding import coded
 from repurpose_hpc.model.forward import forward
 from repurpose_hpc.plan.plan import PLACEMENTS
 from repurpose_hpc.runtime.exchange.transports import available
@@ -71,6 +72,28 @@ def test_eight_neurons_that_fire_are_a_byte():
         assert mixing.source in network.binary_tensors
         ghosts = plan.ghost_traffic(network, mixing)
         assert (plan.ghost_bytes(network, mixing, "float32") >= ghosts / 8).all()
+
+
+@pytest.mark.parametrize("comm_dtype", ["float32", "int8"])
+def test_coded_inputs_that_one_worker_has_travel_as_bits(comm_dtype):
+    network = coded(spiking_network(3), "rate")
+    plan = small_plans.random_plan(network, COMM.size, "root", 3, 0.5)
+    if comm_dtype != "float32":
+        plan = small_plans.scaled(network, plan)
+    network = small_plans.pruned(network, plan)
+    images = np.random.default_rng(5).random((4, 2, 4, 3)).astype(np.float32)
+    x = network.ends.front.compute([images])[0].reshape(4, -1)
+    formats = Formats(comm_dtype=comm_dtype)
+    y = run_program(make_program(network, plan, 4, formats=formats), network, x)
+    program = make_program(network, plan, 4, dtype=np.float32, formats=formats)
+    with counting() as handed:
+        run_program(program, network, x)
+    np.testing.assert_allclose(y, forward(network, images.reshape(4, -1)), rtol=0, atol=1e-10)
+    assert COMM.allreduce(handed.bytes) == 4 * plan.bytes_sent(network, comm_dtype)
+    first = network.mixings[0]
+    ghosts = plan.ghost_traffic(network, first)
+    assert first.source in network.input_tensors and ghosts.any() == (COMM.size > 1)
+    assert (plan.ghost_bytes(network, first, comm_dtype) <= ghosts).all()  # two neurons are a byte
 
 
 @pytest.mark.filterwarnings("ignore::repurpose_hpc.errors.Note")

@@ -102,7 +102,13 @@ class _Tiler:
         made = [mixing.name for mixing in found.mixings if mixing.name in self._layer_of]
         # The first part counts for all of a layer; some may be gone, as nothing depends on them.
         parts = {name: TilePart(self._layer_of[name], self._size_left(name)) for name in made}
-        return replace(found, ends=given.ends, tile_owners=owners, tile_parts=parts)
+        return replace(
+            found,
+            ends=given.ends,
+            tile_owners=owners,
+            tile_parts=parts,
+            has_binary_inputs=given.has_binary_inputs,
+        )
 
     def _size_left(self, name: str) -> int:
         """What a layer counts in a dense exchange, for the first of its mixings that asks."""

@@ -67,6 +67,7 @@ def _network(structure: dict[str, Any], group: h5py.Group) -> Network:
         longest=structure.get("longest", 0),
         tile_owners=structure.get("tile_owners", {}),
         tile_parts={name: TilePart(*part) for name, part in structure.get("tile_parts", {}).items()},
+        has_binary_inputs=structure.get("has_binary_inputs", False),
     )
 
 

@@ -5,8 +5,12 @@ import pytest
 
 from helpers.small_graphs import spiking_network
 from repurpose_hpc.errors import UserError
+from repurpose_hpc.io.samples import Samples
 from repurpose_hpc.model.coding import CODINGS, coded
 from repurpose_hpc.model.forward import forward
+from repurpose_hpc.plan.files.store import open_plan, read_shard
+from repurpose_hpc.restructure.job import restructure_network
+from repurpose_hpc.runtime.session import Session
 
 STEPS = 4
 
@@ -28,6 +32,13 @@ def test_a_coded_network_makes_of_samples_what_it_makes_of_their_trains(x, codin
     np.testing.assert_array_equal(
         forward(static, x.reshape(6, -1)), forward(network, trains(static, x).reshape(6, -1))
     )
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_an_input_is_binary_if_all_of_its_trains_are(x, coding):
+    network = coded(spiking_network(), coding)
+    is_binary = np.isin(trains(network, 3 * x - 1), (0, 1)).all()  # also beyond 0 and 1
+    assert (network.input_tensors[0] in network.binary_tensors) == is_binary == (coding != "constant")
 
 
 def test_every_step_has_the_constant_value(x):
@@ -60,3 +71,16 @@ def test_a_coding_that_there_is_not_is_refused():
         coded(spiking_network(), "burst")
     with pytest.raises(UserError, match="nothing in front of it"):
         coded(coded(spiking_network(), "rate"), "rate")
+
+
+def test_shards_keep_that_inputs_are_binary(tmp_path, x):
+    network = coded(spiking_network(), "rate")
+    cut = restructure_network(
+        network, Samples.of(x), workers=2, comm_budget=1.0, input_placement="root", log=None
+    )
+    cut.save(tmp_path / "shards")
+    graph = read_shard(open_plan(tmp_path / "shards"), 1).graph
+    assert graph.input_tensors[0] in graph.binary_tensors
+    np.testing.assert_allclose(
+        Session(tmp_path / "shards").run(x), forward(network, x.reshape(6, -1)), rtol=0, atol=1e-5
+    )

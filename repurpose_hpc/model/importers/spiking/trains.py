@@ -185,12 +185,17 @@ class Trains:
             dynamics.threshold - shift,
             dynamics.reset_value - shift if is_set else dynamics.reset_value,
         )
+        synapse, decay, resistance, threshold, reset_value = map(_of_membrane, numbers)
         op = Membrane(
             name,
             source.tensor,
             f"{name}.y",
             self.steps,
-            *map(_of_membrane, numbers),
+            synapse,
+            decay,
+            resistance,
+            threshold,
+            reset_value,
             dynamics.reset,
             dynamics.is_delayed,
             dynamics.fires,

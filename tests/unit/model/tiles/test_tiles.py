@@ -181,6 +181,8 @@ def test_tiles_are_of_one_worker_and_share_the_weights():
     assert cut.weight_count == network.weight_count
     owners = {cut.tile_owners[cut.space_of[part.target]] for part in parts}
     assert owners == {0, 1, 2}
+    binary = replace(network, has_binary_inputs=True)
+    assert tiled(binary, 2, division_of(network, 3)).has_binary_inputs and not cut.has_binary_inputs
 
 
 def test_a_division_is_made_again_of_its_record():
