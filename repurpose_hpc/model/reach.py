@@ -26,6 +26,7 @@ from repurpose_hpc.model.operations import (
     Stitch,
     Window,
 )
+from repurpose_hpc.model.registry import entered
 
 
 class Reach(NamedTuple):
@@ -71,12 +72,7 @@ _RULES: dict[type[Operation], Rule] = {}
 
 def _rule(*kinds: type[Operation]) -> Callable[[Rule], Rule]:
     """Enter a function into ``_RULES``."""
-
-    def enter(function: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(kinds, function))
-        return function
-
-    return enter
+    return entered(_RULES, *kinds)
 
 
 def reach_of(network: Network) -> Reach:

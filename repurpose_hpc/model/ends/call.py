@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from repurpose_hpc.model.registry import entered
+
 
 class NotByNumpy(Exception):
     """Refusal of a node that is used in a way which only onnxruntime computes."""
@@ -49,9 +51,4 @@ FUNCTIONS: dict[str, Function] = {}
 
 def function(*operators: str) -> Callable[[Function], Function]:
     """Enter a function into ``FUNCTIONS`` under the names of operators."""
-
-    def enter(decorated: Function) -> Function:
-        FUNCTIONS.update(dict.fromkeys(operators, decorated))
-        return decorated
-
-    return enter
+    return entered(FUNCTIONS, *operators)

@@ -34,6 +34,7 @@ from repurpose_hpc.model.operations import (
     Rearrange,
     Select,
 )
+from repurpose_hpc.model.registry import entered
 
 # Of an operation, the numbering, the network, and what is known of each source.
 Rule = Callable[..., Values]
@@ -42,12 +43,7 @@ RULES: dict[type[Operation], Rule] = {}
 
 def rule(kind: type[Operation]) -> Callable[[Rule], Rule]:
     """Enter a function into ``RULES``, as what finds the values of the target."""
-
-    def enter(function: Rule) -> Rule:
-        RULES[kind] = function
-        return function
-
-    return enter
+    return entered(RULES, kind)
 
 
 @rule(Select)

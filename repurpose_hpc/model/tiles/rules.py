@@ -21,6 +21,7 @@ from repurpose_hpc.model.operations import (
     Shape,
     Window,
 )
+from repurpose_hpc.model.registry import entered
 from repurpose_hpc.model.tiles.rectangles import Rectangle, places, shape_of
 
 
@@ -45,12 +46,7 @@ RULES: dict[type[Operation], Rule] = {}
 
 def rule(*kinds: type[Operation]) -> Callable[[Rule], Rule]:
     """Enter a function into ``RULES``."""
-
-    def enter(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(kinds, function))
-        return function
-
-    return enter
+    return entered(RULES, *kinds)
 
 
 def part_of(op: Operation, rectangle: Rectangle, sources: Sequence[Shape], target: Shape) -> Part | None:

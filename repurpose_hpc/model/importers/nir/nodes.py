@@ -12,6 +12,7 @@ from repurpose_hpc.model.importers.nir.options import Rules
 from repurpose_hpc.model.importers.nir.parameters import Parameters
 from repurpose_hpc.model.importers.spiking.frames import Frames, same_pads
 from repurpose_hpc.model.importers.spiking.trains import Train, Trains
+from repurpose_hpc.model.registry import entered
 
 Reader = Callable[[Trains, Parameters, Train, Rules], Train]
 # By type of node; filled by ``reads``.
@@ -23,12 +24,7 @@ TAKES_FLAT = (*DENSE, FLATTEN, "Identity", "Output")
 
 def reads(*kinds: str) -> Callable[[Reader], Reader]:
     """Enter a function as the reader of some types of nodes."""
-
-    def enter(reader: Reader) -> Reader:
-        READERS.update(dict.fromkeys(kinds, reader))
-        return reader
-
-    return enter
+    return entered(READERS, *kinds)
 
 
 def read_node(trains: Trains, node: Parameters, source: Train, rules: Rules) -> Train:
