@@ -11,6 +11,7 @@ import numpy as np
 from repurpose_hpc.errors import UserError
 from repurpose_hpc.model.importers.arrays import as_weights
 from repurpose_hpc.model.importers.nir.file import REMEDY, StoredNode
+from repurpose_hpc.model.importers.spiking.trains import by_map
 
 # More entries of a kernel, zeros of padding or steps of a delay than any network has.
 _LARGEST = 1 << 24
@@ -93,13 +94,13 @@ class Parameters:
         if value.ndim > len(shape) and len(value) == 1:
             value = value[0]  # of an exporter that was given a sample with an axis of samples
         by_neuron = value.reshape(len(value), -1)
-        is_even = (by_neuron == by_neuron[:, :1]).all()
+        numbers = by_map(by_neuron)
         fits = by_neuron.shape in ((shape[0], 1), (shape[0], math.prod(shape[1:])))
-        if not fits or not is_even and value.shape != shape:
+        if not fits or numbers.shape[1] > 1 and value.shape != shape:
             raise self.fault(
                 f"expected {key} for values of shape {shape}, or one for all, found shape {value.shape}"
             )
-        return np.ascontiguousarray(by_neuron[:, :1] if is_even else by_neuron)
+        return numbers
 
     def per_neuron(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         """The same with a number for each neuron, (n,)."""

@@ -11,7 +11,7 @@ import numpy as np
 from repurpose_hpc.errors import Note, UserError
 from repurpose_hpc.model.importers.arrays import as_weights
 from repurpose_hpc.model.importers.spiking.frames import Frames, same_pads
-from repurpose_hpc.model.importers.spiking.trains import Dynamics, Train, Trains
+from repurpose_hpc.model.importers.spiking.trains import Dynamics, Train, Trains, by_map
 from repurpose_hpc.model.importers.spiking.unrolled import Back, recurrent
 from repurpose_hpc.model.operations.membrane import NONE, SET, SUBTRACT
 
@@ -204,8 +204,7 @@ def _per_value(name: str, layer: Any, key: str, shape: tuple[int, ...]) -> np.nd
         ) from None
     if not np.isfinite(spread).all():
         raise _fault(name, layer, f"expected finite {key}, found NaN or infinity", "mend it")
-    is_even = (spread == spread[:, :1]).all()
-    return np.ascontiguousarray(spread[:, :1] if is_even else spread)
+    return by_map(spread)
 
 
 def _way_back(name: str, layer: Any, shape: tuple[int, ...]) -> Back:

@@ -249,6 +249,12 @@ class Trains:
         return self.builder.build((output.tensor,), ("identity",), axes=axes)
 
 
+def by_map(values: np.ndarray) -> np.ndarray:
+    """Numbers for each value of a step, (n, positions), as (n, 1) where they are the same within all maps."""
+    is_even = (values == values[:, :1]).all()
+    return np.ascontiguousarray(values[:, :1] if is_even else values)
+
+
 def _of_membrane(numbers: np.ndarray) -> np.ndarray:
     """Numbers as ``Membrane`` has them."""
     return numbers[:, 0] if numbers.shape[1] == 1 else numbers
