@@ -59,6 +59,11 @@ class Label(NamedTuple):
 Labelled = tuple[Label, Call]
 
 
+def name_of(function: Callable[..., object]) -> str:
+    """The name of what a call calls."""
+    return str(getattr(function, "name", None) or getattr(function, "__name__", "call"))
+
+
 def labelled(
     calls: Iterable[Call], layer: str, part: int, arrived: bool = False, traffic: Traffic | None = None
 ) -> list[Labelled]:
@@ -75,7 +80,7 @@ def labelled(
             Label(
                 layer,
                 UNPACK if arrived and phase == PACK else phase,
-                str(getattr(function, "name", None) or getattr(function, "__name__", "call")),
+                name_of(function),
                 part,
                 traffic if phase in (EXCHANGE, WAIT) else None,
             ),

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import numpy as np
 
 from repurpose_hpc.runtime.buffers import Part
-from repurpose_hpc.runtime.calls import EXCHANGE, WAIT, Call
+from repurpose_hpc.runtime.calls import EXCHANGE, WAIT, Call, name_of
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Message, Request
 from repurpose_hpc.runtime.schedule.mpi_functions import Requests, Span, function, handle
@@ -112,18 +112,6 @@ class Transport(ABC):
         """
         self._went_on, self._goes_on = self._goes_on, goes_on
 
-    def unless_begun(self, calls: Iterable[Call]) -> list[Call]:
-        """Calls that are left out where the forward before has made them."""
-        return _conditional(calls, lambda: not self._went_on)
-
-    def if_it_goes_on(self, calls: Iterable[Call]) -> list[Call]:
-        """Calls that are made if the next forward is of the same schedule."""
-        return _conditional(calls, lambda: self._goes_on)
-
-    def if_it_ends(self, calls: Iterable[Call]) -> list[Call]:
-        """Calls that are made if the next forward may be of another schedule."""
-        return _conditional(calls, lambda: not self._goes_on)
-
     def unhurried(self, request: Request, sent: Message, received: Message) -> Request:
         """A request that waits for sends and receives together, of which some may be large.
 
@@ -135,7 +123,27 @@ class Transport(ABC):
         request = replace(request, progress=probe.calls, uses=(*request.uses, probe))
         if received.peers:
             return request
-        return replace(request, wait=[], free=request.wait, end=self.if_it_ends(request.wait))
+        return replace(request, wait=[], free=request.wait, end=self._if_it_ends(request.wait))
+
+    def apart(self, request: Request, complete: list[Call]) -> Request:
+        """A request with large messages whose sends are waited for by calls of their own, ``complete``.
+
+        These come before items are packed again, and receives are begun as early as they can.
+        """
+        probe = Probe(self.comm)
+        return replace(
+            request,
+            begin=_conditional(request.begin, lambda: not self._went_on),
+            uses=(*request.uses, probe),
+            free=complete,
+            renew=_conditional(request.begin, lambda: self._goes_on),
+            end=self._if_it_ends(complete),
+            progress=probe.calls,
+        )
+
+    def _if_it_ends(self, calls: Iterable[Call]) -> list[Call]:
+        """Calls that are made if the next forward may be of another schedule."""
+        return _conditional(calls, lambda: not self._goes_on)
 
     @abstractmethod
     def _request(self, exchange: Exchange, part: Part, sent: Message, received: Message) -> Request:
@@ -180,7 +188,7 @@ class _Conditional:
 
     @property
     def name(self) -> str:
-        return str(getattr(self.function, "name", None) or getattr(self.function, "__name__", "call"))
+        return name_of(self.function)
 
     def __call__(self, *arguments: int) -> None:
         if self.is_due():

@@ -6,7 +6,6 @@ from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Message, Request
 from repurpose_hpc.runtime.exchange.transport import (
-    Probe,
     Transport,
     is_large,
     start_all,
@@ -36,15 +35,6 @@ class P2p(Transport):
         if not is_large(sent, received):
             wait = [wait_all(requests)] if receives or sends else []
             return Request(begin, post, wait, (sent, received, requests))
-        free = [wait_all(requests, sending)] if sends else []
-        probe = Probe(self.comm)
-        return Request(
-            self.unless_begun(begin),
-            post,
-            [wait_all(requests, receiving)] if receives else [],
-            (sent, received, requests, probe),
-            free=free,
-            renew=self.if_it_goes_on(begin),
-            end=self.if_it_ends(free),
-            progress=probe.calls,
-        )
+        wait = [wait_all(requests, receiving)] if receives else []
+        complete = [wait_all(requests, sending)] if sends else []
+        return self.apart(Request(begin, post, wait, (sent, received, requests)), complete)

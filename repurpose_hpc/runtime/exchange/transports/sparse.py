@@ -16,6 +16,7 @@ This is for slow networks: Python makes the calls, and every number is looked at
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ from repurpose_hpc.runtime.buffers import Part
 from repurpose_hpc.runtime.calls import EXCHANGE, PACK, WAIT, Call
 from repurpose_hpc.runtime.exchange.exchange import Exchange
 from repurpose_hpc.runtime.exchange.messages import Message, Request
-from repurpose_hpc.runtime.exchange.transport import Probe, Tally, Transport, is_large, start_all, transport
+from repurpose_hpc.runtime.exchange.transport import Tally, Transport, is_large, start_all, transport
 from repurpose_hpc.runtime.schedule.mpi_functions import Requests
 
 if TYPE_CHECKING:
@@ -49,19 +50,10 @@ class Sparse(Transport):
         begin, complete = receives.begin_calls(), sends.complete_calls()
         post: list[Call] = [(PACK, sends.squeeze, ()), (EXCHANGE, sends.start, ())]
         wait: list[Call] = [(WAIT, receives.complete, ()), (PACK, receives.expand, ())]
-        if not is_large(sent, received):
-            return Request(begin, post, [*wait, *complete], (sends, receives))
-        probe = Probe(self.comm)
-        return Request(
-            self.unless_begun(begin),
-            post,
-            wait,
-            (sends, receives, probe),
-            free=complete,
-            renew=self.if_it_goes_on(begin),
-            end=self.if_it_ends(complete),
-            progress=probe.calls,
-        )
+        request = Request(begin, post, wait, (sends, receives))
+        if is_large(sent, received):
+            return self.apart(request, complete)
+        return replace(request, wait=[*wait, *complete])
 
 
 class _Sends:
