@@ -210,22 +210,23 @@ class MixingStep:
     @property
     def convolution(self) -> Direct | None:
         """The product that is all of the step, if one of the hosted workers has a part and needs no other."""
-        busy = [q for q, rows in enumerate(self._rows) if rows.stop > rows.start]
+        busy = self._busy
         if len(busy) != 1 or self.reads_ghosts or self.sums.receives_any:
             return None
         product, own = self._products[busy[0]].own, self._own[busy[0]]
         return product if isinstance(product, Direct) and own.is_in_place else None
 
+    @property
+    def _busy(self) -> list[int]:
+        """The hosted workers that have rows, by their places."""
+        return [q for q, rows in enumerate(self._rows) if rows.stop > rows.start]
+
     def region_calls(self, part: Part, regions: Iterable[Region]) -> list[Call]:
         """Compute Y = act(bias + W_own X) in some regions of the maps, by ``convolution``."""
-        return [
-            products.own.call_for(region, own.maps(part), bias, self.target.view(part, rows), self._epilogue)
-            for region in regions
-            for rows, products, own, bias in zip(
-                self._rows, self._products, self._own, self._biases, strict=True
-            )
-            if isinstance(products.own, Direct) and rows.stop > rows.start
-        ]
+        convolution, (q,) = self.convolution, self._busy
+        assert convolution is not None
+        X, start, Y = self._own[q].maps(part), self._biases[q], self.target.view(part, self._rows[q])
+        return [convolution.call_for(region, X, start, Y, self._epilogue) for region in regions]
 
     def rest_calls(self, part: Part) -> list[Call]:
         """Compute Y = act(Y + W_ghost ghosts + sums), when ghosts and sums have come."""
