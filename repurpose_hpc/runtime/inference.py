@@ -35,7 +35,7 @@ from repurpose_hpc.runtime.exchange.choose import AUTO, choose_transport
 from repurpose_hpc.runtime.loading import load_shards, release_compiler
 from repurpose_hpc.runtime.program import Program, one_process
 from repurpose_hpc.runtime.recorder import Recorder
-from repurpose_hpc.runtime.setup import Clock, Job, Setup, network_samples, open_input, settle, signal_of
+from repurpose_hpc.runtime.setup import Clock, Job, Setup, network_samples, open_input, settle
 from repurpose_hpc.runtime.shards import one_by_one
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.stream import Stream
@@ -92,14 +92,14 @@ def run(
     if job.options.deterministic:
         shards = [one_by_one(shard) for shard in shards]
     formats = settle(job.options, stored, groups, comm)
-    file, samples = open_input(job, shards[0], comm)
+    file, samples, signal = open_input(job, shards[0], comm)
     job = _with_batches_of_at_most(samples, job)
-    setup = Setup(job, formats, stored, shards[0], samples, comm, groups, clock)
+    setup = Setup(job, formats, stored, shards[0], samples, signal, comm, groups, clock)
     sweeps = _late(setup)
     program = _make_program(setup, shards if sweeps is None else [*map(sweeps.shard, shards)])
     _compile(setup, program)
     with collectively(comm):
-        source = _open_source(setup, program)
+        source = _open_source(setup, program, file)
 
     first_batch, network = _try_out(setup, program, source, file)
     checks = _checks(setup, file, network, original, sweeps)
@@ -161,15 +161,21 @@ def _make_program(setup: Setup, shards: list[Shard]) -> Program:
     )
 
 
-def _open_source(setup: Setup, program: Program) -> Input:
-    """The input that a program takes; opened where it supplies something.
+def _open_source(setup: Setup, program: Program, file: Samples | None) -> Input:
+    """The input that a program takes; opened where it supplies something and that was not yet done.
+
+    Args:
+        setup: of the run.
+        program: that takes it.
+        file: the input, on the root; None elsewhere.
 
     Raises:
         UserError: see ``network_samples`` and ``Input``.
     """
     job, columns = setup.job, program.input_columns
-    file = network_samples(job, setup.shard.graph) if columns.size else None
-    return Input(file, columns, setup.samples, job.options.dtype)
+    if columns.size and file is None:
+        file = network_samples(job, setup.shard.graph, setup.signal)
+    return Input(file if columns.size else None, columns, setup.samples, job.options.dtype)
 
 
 def _try_out(
@@ -185,7 +191,7 @@ def _try_out(
         if file is not None and (options.verify or options.repeat or options.certify):
             network = read_network(setup.stored)
             if options.repeat:
-                single = _time_alone(setup, network)
+                single = _time_alone(setup, network, file)
     return _FirstBatch(exchange_us, parallel, single), network
 
 
@@ -204,12 +210,12 @@ def _time_all_ranks(setup: Setup, program: Program, source: Input) -> tuple[dict
     return exchange_us, measure(program, batch, options.repeat, comm)
 
 
-def _time_alone(setup: Setup, network: Network) -> Timing:
+def _time_alone(setup: Setup, network: Network, file: Samples) -> Timing:
     """The timing of one process that has all of the network, which needs no relays and no sweeps."""
     options, plan = setup.job.options, setup.stored.plan
     network = without_sweeps(without_relays(network, plan), plan)
     program = one_process(network, options.dtype, options.batch_size, setup.formats, options.threads)
-    source = _open_source(setup, program)
+    source = _open_source(setup, program, file)
     return measure_alone(program, source.batch(options.batch_size), options.repeat)
 
 
@@ -318,9 +324,9 @@ def _sweeps(setup: Setup) -> dict[str, int]:
 
 def _signal(setup: Setup) -> dict[str, dict[str, int]]:
     """The keys of a report of a signal."""
-    if not setup.job.options.signal:
+    if setup.signal is None:
         return {}
-    pieces, length = signal_of(setup.job, setup.shard.graph)
+    pieces, length = setup.signal
     return {
         "signal": {
             "positions": length,

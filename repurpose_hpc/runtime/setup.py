@@ -88,6 +88,7 @@ class Setup(NamedTuple):
         stored: the plan.
         shard: of one of the hosted workers.
         samples: of the input.
+        signal: of which they are the pieces; None: of none.
         comm: of the job.
         groups: of its ranks; each runs the plan on a share of the samples.
         clock: of this rank.
@@ -98,6 +99,7 @@ class Setup(NamedTuple):
     stored: StoredPlan
     shard: Shard
     samples: int
+    signal: Signal | None
     comm: MPI.Comm
     groups: Groups
     clock: Clock
@@ -202,30 +204,42 @@ def _check_certify(options: RunOptions, formats: Formats) -> None:
             )
 
 
-def network_samples(job: Job, graph: Network) -> Samples:
-    """The input of a job as the network takes it, as yet unread: a signal is read, and cut into pieces.
+def network_samples(job: Job, graph: Network, signal: Signal | None) -> Samples:
+    """The input of a job as the network takes it; samples are as yet unread, a signal is read.
+
+    Args:
+        job, graph: of the run.
+        signal: that the input is; None: it is samples.
 
     Raises:
         UserError: a file that the network cannot take.
     """
     file = open_samples(job.input)
-    return Pieces.of(graph).samples(file) if job.options.signal else graph.ends.feed(file, graph.input_shape)
+    return graph.ends.feed(file, graph.input_shape) if signal is None else signal.pieces.samples(file)
 
 
-def signal_of(job: Job, graph: Network) -> Signal:
-    """The signal that the input of a job is.
+class Opened(NamedTuple):
+    """The input of a job.
 
-    Raises:
-        UserError: it is none that the network can take.
+    Attributes:
+        file: the samples of the network, ``understood``, on the root; None elsewhere.
+        samples: how many.
+        signal: of which they are the pieces; None: of none.
     """
-    file, pieces = open_samples(job.input), Pieces.of(graph)
-    return Signal(pieces, pieces.length_in(file))
+
+    file: Samples | None
+    samples: int
+    signal: Signal | None
 
 
-def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> tuple[Samples | None, int]:
-    """The input of the network, ``understood``, on the root, and the number of samples; collective."""
-    file, graph = None, shard.graph
+def open_input(job: Job, shard: Shard, comm: MPI.Comm) -> Opened:
+    """The input of the network; the root looks at the file, for all; collective."""
+    file, signal, graph = None, None, shard.graph
     with collectively(comm):
         if comm.rank == 0:
-            file = understood(graph, network_samples(job, graph))
-    return file, comm.bcast(file.samples if file is not None else None, root=0)
+            if job.options.signal:
+                pieces = Pieces.of(graph)
+                signal = Signal(pieces, pieces.length_in(open_samples(job.input)))
+            file = understood(graph, network_samples(job, graph, signal))
+    samples, signal = comm.bcast((file.samples if file is not None else None, signal), root=0)
+    return Opened(file, samples, signal)

@@ -20,11 +20,12 @@ from repurpose_hpc.io.hdf5 import source_files
 from repurpose_hpc.io.identity import identity
 from repurpose_hpc.io.progress import Countdown, Progress
 from repurpose_hpc.model.forward import apply_heads
+from repurpose_hpc.model.signals import Signal
 from repurpose_hpc.mpi.agreement import collectively
 from repurpose_hpc.plan.stages import stages_of
 from repurpose_hpc.runtime.checks import Checks
 from repurpose_hpc.runtime.program import Program
-from repurpose_hpc.runtime.setup import Setup, signal_of
+from repurpose_hpc.runtime.setup import Setup
 from repurpose_hpc.runtime.streams.blocks import shares, turn_size, turns
 from repurpose_hpc.runtime.streams.inputs import Input
 from repurpose_hpc.runtime.streams.joined import SignalOutput
@@ -92,8 +93,8 @@ class Stream:
         outputs, dtype = graph.packed(options.dtype)
         shape = self.setup.samples, outputs
         with collectively(self.comm):
-            if self.checks is not None and options.signal:
-                self.output = _signal_output(self.setup, path, temporary, dtype)
+            if self.checks is not None and self.setup.signal is not None:
+                self.output = _signal_output(self.setup.signal, path, temporary, dtype)
             elif self.checks is not None and options.resume:
                 self.output = ResumableOutputFile(path, *shape, dtype, _resume_key(self.setup))
             elif self.checks is not None:
@@ -173,9 +174,8 @@ class Stream:
             self.checks.add(packed[batch], None if outputs is None else outputs[batch])
 
 
-def _signal_output(setup: Setup, path: Path, temporary: Path, dtype: np.dtype) -> Output:
+def _signal_output(signal: Signal, path: Path, temporary: Path, dtype: np.dtype) -> Output:
     """The file of a signal, whose pieces are the samples; for the other arguments see ``OutputFile``."""
-    signal = signal_of(setup.job, setup.shard.graph)
     shape = signal.pieces.count(signal.length), signal.pieces.neurons
     return SignalOutput(OutputFile(path, temporary, *shape, dtype), signal)
 
